@@ -1,0 +1,34 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run test bench screenshots clean
+
+run: .venv/app
+	$(BIN)/streamlit run app.py
+
+test: .venv/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+bench: .venv/app
+	$(BIN)/python -m benchmarks
+
+screenshots: .venv/test
+	$(BIN)/python -m benchmarks.screenshots
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "normcore needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+
+.venv/app: requirements.txt | .venv/bin/python
+	$(BIN)/pip install -q -r requirements.txt
+	touch $@
+
+.venv/test: requirements.txt tests/requirements.txt | .venv/bin/python
+	$(BIN)/pip install -q -r tests/requirements.txt
+	touch .venv/app $@
