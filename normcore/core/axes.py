@@ -1,0 +1,64 @@
+"""Axes and layouts: the letters that every pattern, shape and caption in this project is written in."""
+
+from collections.abc import Sequence
+
+from normcore.core.errors import NormcoreError
+
+AXIS_WORDS = {
+    "n": "sample",
+    "c": "channel",
+    "t": "token",
+    "l": "position",
+    "d": "depth",
+    "h": "row",
+    "w": "column",
+    "o": "output unit",
+    "i": "input",
+    "g": "group",
+    "k": "channel in group",
+    "v": "ghost batch",
+    "m": "sample in ghost batch",
+}
+
+PARENT = {"g": "c", "k": "c", "v": "n", "m": "n"}
+"""The tensor axis that a factor letter is a part of: groups split the channels, ghost batches the samples."""
+
+LAYOUTS = {
+    "activation": {
+        "vector": "n c",
+        "signal": "n c l",
+        "image": "n c h w",
+        "volume": "n c d h w",
+        "tokens": "n t c",
+    },
+    "weight": {
+        "linear": "o i",
+        "conv1d": "o i l",
+        "conv2d": "o i h w",
+        "conv3d": "o i d h w",
+    },
+}
+LAYOUTS["gradient"] = {"bias": "o", **LAYOUTS["weight"]}
+
+LETTERS = {name: tuple(axes.split()) for family in LAYOUTS.values() for name, axes in family.items()}
+SPATIAL = ("l", "d", "h", "w")
+
+
+def axis_sizes(shape: Sequence[int], layout: str) -> dict[str, int]:
+    """The size of each axis by its letter, after checking that the shape fits the layout."""
+    letters = LETTERS[layout]
+    if len(shape) != len(letters):
+        fitting = [name for name, axes in LETTERS.items() if len(axes) == len(shape)]
+        hint = f"try layout={' or '.join(map(repr, fitting))}" if fitting else "no layout has that many axes"
+        raise NormcoreError(
+            f"shape {tuple(shape)} has {len(shape)} axes, but layout {layout!r} has {len(letters)}"
+            f" ({' '.join(letters)}); {hint}"
+        )
+    if min(shape, default=1) < 1:
+        raise NormcoreError(f"shape {tuple(shape)} has an empty axis; every axis needs at least one element")
+    return dict(zip(letters, (int(size) for size in shape), strict=True))
+
+
+def plural(count: int, word: str) -> str:
+    """A count with its noun: ``plural(2, "channel")`` is ``"2 channels"``."""
+    return f"{count:,} {word}{'' if count == 1 else 'es' if word.endswith('ch') else 's'}"

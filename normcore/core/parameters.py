@@ -1,0 +1,11 @@
+"""Hyper-parameters that several methods have, each with its domain."""
+
+from typing import Annotated
+
+from normcore.core.domains import Divides, OneOf, Range
+
+Epsilon = Annotated[float, Range(0.0, 1.0, usual=(1e-12, 1e-1), logarithmic=True)]
+Momentum = Annotated[float | None, Range(0.0, 1.0, none="cumulative average")]
+Groups = Annotated[int, Divides("c", "group", "channel")]
+GhostBatchSize = Annotated[int, Divides("n", "ghost batch", "sample", counts_members=True)]
+EpsilonPlace = Annotated[str, OneOf(("inside", "outside"))]

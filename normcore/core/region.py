@@ -1,0 +1,233 @@
+"""Who shares a statistic: a reduction written as a value, the way einops writes it.
+
+A `Region` is declared without a shape; `Region.bind` holds a shape against it, and is the only place that does.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from normcore.core.axes import LETTERS, PARENT
+from normcore.core.errors import NormcoreError
+
+Factors = tuple[str, ...]
+SPATIAL_BY_RANK: dict[int, Factors] = {0: (), 1: ("l",), 2: ("h", "w"), 3: ("d", "h", "w")}
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A part of a tensor axis: ``g`` and ``k`` of ``(g k)``. Kept factors tell regions apart; the others are shared."""
+
+    letter: str
+    size: int
+    kept: bool
+
+
+@dataclass(frozen=True)
+class Region:
+    """A declared reduction to one statistic per region, such as ``Region("n (g k) ... -> n g")``.
+
+    `running` marks a statistic that evaluation takes from a running average instead of from the batch.
+    `when` names the settings under which the region applies, for methods whose reduction is a setting.
+    """
+
+    pattern: str
+    running: bool = False
+    when: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @cached_property
+    def axes(self) -> tuple[Factors, ...]:
+        """The left side, one entry a tensor axis: ``(("n",), ("g", "k"), ("...",))``."""
+        return tuple(
+            tuple(grouped.split()) if grouped else (single,)
+            for grouped, single in re.findall(r"\(([^)]*)\)|(\S+)", self.pattern.partition("->")[0])
+        )
+
+    @cached_property
+    def kept(self) -> Factors:
+        """The right side: the factors that keep a statistic of their own."""
+        return tuple(self.pattern.partition("->")[2].split())
+
+    def letters(self, rank: int) -> tuple[Factors, ...]:
+        """The left side for a tensor of `rank` axes, with ``...`` written out."""
+        missing = rank - len(self.axes) + 1
+        if ("...",) not in self.axes:
+            return self.axes
+        spatial = tuple((letter,) for letter in SPATIAL_BY_RANK.get(missing, ()))
+        at = self.axes.index(("...",))
+        return self.axes[:at] + spatial + self.axes[at + 1 :]
+
+    def fits(self, layout: str) -> bool:
+        """Whether the pattern is written for the layout's axes."""
+        letters = self.letters(len(LETTERS[layout]))
+        parents = tuple(PARENT.get(factors[0], factors[0]) for factors in letters)
+        return parents == LETTERS[layout]
+
+    def bind(self, shape: Sequence[int], **sizes: int) -> "Bound":
+        """Holds a shape against the pattern; `sizes` gives the factors that the shape leaves open, as in ``g=4``."""
+        axes = self.letters(len(shape))
+        if len(axes) != len(shape):
+            raise NormcoreError(f"shape {tuple(shape)} has {len(shape)} axes, but {self.pattern!r} names {len(axes)}")
+        return Bound(
+            tuple(int(size) for size in shape),
+            tuple(self._split(factors, int(size), sizes) for factors, size in zip(axes, shape, strict=True)),
+        )
+
+    def _split(self, factors: Factors, size: int, sizes: Mapping[str, int]) -> tuple[Factor, ...]:
+        known = {letter: sizes[letter] for letter in factors if letter in sizes}
+        if len(factors) == 1:
+            known = {factors[0]: size}
+        unknown = [letter for letter in factors if letter not in known]
+        product = math.prod(known.values())
+        if len(unknown) > 1:
+            raise NormcoreError(f"{self.pattern!r}: the axis ({' '.join(factors)}) needs the size of {unknown[0]}")
+        if product < 1 or size % product or (not unknown and product != size):
+            given = ", ".join(f"{letter}={value}" for letter, value in known.items())
+            raise NormcoreError(f"{self.pattern!r}: {given} does not divide the axis ({' '.join(factors)}) of {size}")
+        known |= dict.fromkeys(unknown, size // product)
+        spatial = "..." in self.kept
+        return tuple(Factor(f, known[f], f in self.kept or (spatial and f in ("l", "d", "h", "w"))) for f in factors)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A region held against a shape: `count` regions of `size` elements each. Every question about it is a method.
+
+    `parts` carries all of it: the label of an element is the sum of one part per axis, so that elements share a
+    statistic exactly where their parts agree on every axis.
+    """
+
+    shape: tuple[int, ...]
+    factors: tuple[tuple[Factor, ...], ...]
+
+    @cached_property
+    def split_shape(self) -> tuple[int, ...]:
+        return tuple(factor.size for axis in self.factors for factor in axis)
+
+    @cached_property
+    def reduced(self) -> tuple[int, ...]:
+        """The dimensions of the split view that share a statistic."""
+        return tuple(i for i, factor in enumerate(f for axis in self.factors for f in axis) if not factor.kept)
+
+    @cached_property
+    def region_shape(self) -> tuple[int, ...]:
+        return tuple(factor.size for axis in self.factors for factor in axis if factor.kept)
+
+    @cached_property
+    def letters(self) -> Factors:
+        """The letters of the kept factors, one for each axis of `region_shape`."""
+        return tuple(factor.letter for axis in self.factors for factor in axis if factor.kept)
+
+    @cached_property
+    def count(self) -> int:
+        return math.prod(self.region_shape)
+
+    @cached_property
+    def size(self) -> int:
+        return math.prod(self.shape) // self.count
+
+    @cached_property
+    def merged(self) -> tuple[str, tuple[int, ...]]:
+        """The split view with like neighbors merged: ``("KR", (8, 128))``; K is kept, R reduced, axes of one dropped."""
+        kinds, sizes = "", []
+        for factor in (f for axis in self.factors for f in axis):
+            kind = "K" if factor.kept else "R"
+            if factor.size == 1:
+                continue
+            if kinds.endswith(kind):
+                sizes[-1] *= factor.size
+            else:
+                kinds, sizes = kinds + kind, [*sizes, factor.size]
+        return kinds, tuple(sizes)
+
+    def split(self, x: Tensor) -> Tensor:
+        """The tensor with one dimension a factor: ``(n c h w)`` becomes ``(n g k h w)``."""
+        return x.reshape(self.split_shape)
+
+    def mean(self, x: Tensor) -> Tensor:
+        """The mean of each region, shaped by the kept factors, as in ``(n g)``."""
+        return self.split(x).mean(self.reduced) if self.reduced else self.split(x)
+
+    def spread(self, statistic: Tensor) -> Tensor:
+        """A statistic shaped by the kept factors, reshaped so that it broadcasts against the tensor."""
+        statistic = statistic.reshape([f.size if f.kept else 1 for axis in self.factors for f in axis])
+        mixed = [{f.kept for f in axis if f.size > 1} == {True, False} for axis in self.factors]
+        if any(mixed):
+            pairs = zip(self.factors, mixed, strict=True)
+            statistic = statistic.expand([f.size if f.kept or m else 1 for axis, m in pairs for f in axis])
+        return statistic.reshape(
+            [
+                math.prod(f.size for f in axis) if m else math.prod(f.size for f in axis if f.kept)
+                for axis, m in zip(self.factors, mixed, strict=True)
+            ]
+        )
+
+    def gather(self, statistic: Tensor) -> Tensor:
+        """The reverse of `spread`: one value a region from a statistic that broadcasts against the tensor."""
+        whole = self.split(statistic.expand(self.shape))
+        return whole[tuple(slice(None) if f.kept else 0 for axis in self.factors for f in axis)]
+
+    @cached_property
+    def parts(self) -> tuple[Tensor, ...]:
+        """One whole-number vector an axis; an element's label is the sum of its parts."""
+        strides, stride = [], self.count
+        for factor in (f for axis in self.factors for f in axis):
+            stride //= factor.size if factor.kept else 1
+            strides.append(stride if factor.kept else 0)
+        remaining, parts = iter(strides), []
+        for axis in self.factors:
+            part = torch.zeros(1, dtype=torch.long)
+            for factor in axis:
+                step = torch.arange(factor.size) * next(remaining)
+                part = (part[:, None] + step).reshape(-1)
+            parts.append(part)
+        return tuple(parts)
+
+    def ids(self) -> Tensor:
+        """A label per element; equal labels share a statistic. Labels count regions by their first elements."""
+        rank = len(self.shape)
+        labels = sum(part.reshape([-1 if i == a else 1 for i in range(rank)]) for a, part in enumerate(self.parts))
+        return torch.as_tensor(labels).expand(self.shape)
+
+    def label(self, index: Sequence[int]) -> int:
+        """The label of one element."""
+        return sum(int(part[i]) for part, i in zip(self.parts, check_index(index, self.shape), strict=True))
+
+    def members(self, index: Sequence[int]) -> Tensor:
+        """The indices of all elements that share a statistic with `index`: whole numbers, shape (size, axes)."""
+        index = check_index(index, self.shape)
+        along = [(part == part[i]).nonzero().flatten() for part, i in zip(self.parts, index, strict=True)]
+        return torch.cartesian_prod(*along).reshape(-1, len(self.shape))
+
+    def boxes(self) -> Tensor:
+        """Each region as few axis-aligned boxes: whole numbers, shape (count, boxes, axes, 2), as [start, stop)."""
+        runs = [_runs(part) for part in self.parts]
+        table = torch.zeros(self.count, math.prod(r.shape[1] for r in runs), len(runs), 2, dtype=torch.long)
+        labels = torch.cartesian_prod(*(torch.unique(part) for part in self.parts)).reshape(-1, len(runs)).sum(1)
+        which = torch.cartesian_prod(*(torch.arange(r.shape[0]) for r in runs)).reshape(-1, len(runs))
+        nth = torch.cartesian_prod(*(torch.arange(r.shape[1]) for r in runs)).reshape(-1, len(runs))
+        for axis, run in enumerate(runs):
+            table[labels, :, axis] = run[which[:, axis]][:, nth[:, axis]]
+        return table
+
+
+def _runs(part: Tensor) -> Tensor:
+    """The intervals on which a part is constant: shape (distinct values, intervals of each, 2)."""
+    starts = torch.cat([torch.zeros(1, dtype=torch.long), (part.diff() != 0).nonzero().flatten() + 1])
+    stops = torch.cat([starts[1:], torch.tensor([len(part)])])
+    order = part[starts].argsort(stable=True)
+    return torch.stack([starts, stops], 1)[order].reshape(len(torch.unique(part)), -1, 2)
+
+
+def check_index(index: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
+    """The index as whole numbers, refused in a sentence when it lies outside the shape."""
+    if len(index) != len(shape) or not all(0 <= int(i) < size for i, size in zip(index, shape, strict=False)):
+        last = tuple(size - 1 for size in shape)
+        raise NormcoreError(f"index {tuple(index)} lies outside shape {tuple(shape)}; the last element is {last}")
+    return tuple(int(i) for i in index)

@@ -1,0 +1,1 @@
+"""Every method, one file each, in a folder by what it works on."""

@@ -1,0 +1,1 @@
+"""Normalization of activations. One method is one file, ending in METHOD."""

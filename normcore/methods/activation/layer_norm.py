@@ -1,0 +1,37 @@
+"""Layer normalization: all features of one sample (of one token, in sequences) share their statistics."""
+
+from torch import Tensor
+
+from normcore.core import GAIN_AND_BIAS, Bound, Epsilon, Identity, Method, Normed, Paper, Region, standardize
+
+
+def layer_norm(
+    x: Tensor, features: Bound, *, weight: Tensor | None = None, bias: Tensor | None = None, eps: Epsilon = 1e-5
+) -> Normed:
+    """Subtracts the mean of a sample's features and divides by their standard deviation, the batch playing no part.
+
+    The variance is the population's (divided by n), ε stands inside the root. In channel-first layouts the features
+    are all channels and positions; in token layouts they are the channels of one token.
+
+    Shapes: x (n c ...) or (n t c); weight and bias as the features, (c h w) for images, (c) for tokens.
+    Source: Ba, Kiros and Hinton 2016, arXiv:1607.06450.
+    """
+    return Normed(*standardize(x, features, eps, weight, bias))
+
+
+METHOD = Method(
+    fn=layer_norm,
+    name="LayerNorm",
+    regions=(Region("n c ... -> n"), Region("n t c -> n t")),
+    paper=Paper("Jimmy Lei Ba, Jamie Ryan Kiros, Geoffrey E. Hinton", "Layer Normalization", 2016, "1607.06450"),
+    why="BatchNorm needs a batch, and a different statistic for every step of a sequence. Statistics of one sample's own "
+    "features need neither, and are the same in training and evaluation.",
+    formula=r"\frac{<x> - <mean>}{\sqrt{<var> + <eps>}}",
+    pytorch="norm = torch.nn.LayerNorm({features}, eps={eps})\ny = norm(x)",
+    affine=GAIN_AND_BIAS,
+    invariant_to=frozenset({"scale", "shift"}),
+    equals=(
+        Identity("group_norm", other_settings={"num_groups": 1}, layouts=("vector", "signal", "image", "volume")),
+        Identity("positional_norm", other_settings={"unbiased": False}, layouts=("vector", "tokens")),
+    ),
+)

@@ -1,0 +1,52 @@
+"""Local response normalization: neighboring channels damp each other."""
+
+from typing import Annotated
+
+from torch import Tensor
+from torch.nn import functional
+
+from normcore.core import Method, Normed, Paper, Range, Window, widen
+
+
+def local_response_norm(
+    x: Tensor,
+    neighbors: Window,
+    *,
+    size: Annotated[int, Range(1, usual=(1, 9), integer=True)] = 5,
+    alpha: Annotated[float, Range(0.0, usual=(0.0, 1.0))] = 1e-4,
+    beta: Annotated[float, Range(0.0, usual=(0.0, 2.0))] = 0.75,
+    k: Annotated[float, Range(0.0, usual=(0.0, 4.0))] = 1.0,
+) -> Normed:
+    """Divides each value by a power of the mean square of `size` neighboring channels at the same position.
+
+    ``y = x / (k + alpha / size * sum of squares) ** beta``, missing neighbors counting as 0. As in PyTorch, ONNX and
+    Caffe, alpha is divided by `size`, and the default k is 1 (the paper and TensorFlow do not divide; the paper has
+    k = 2, n = 5). An even window reaches one channel further down than up.
+
+    Shapes: x (n c ...).
+    Source: Krizhevsky, Sutskever and Hinton 2012 (NeurIPS).
+    """
+    back, ahead = neighbors.reach[1]
+    wide = widen(x)
+    squares = functional.pad(
+        wide.square().flatten(2)[:, None] if x.ndim > 2 else wide.square()[:, None, :, None], (0, 0, back, ahead)
+    )
+    mean_square = functional.avg_pool2d(squares, (size, 1), stride=1).reshape(x.shape)
+    y = wide * (k + alpha * mean_square).pow(-beta)
+    return Normed(y.to(x.dtype), {"mean_square": mean_square.detach()})
+
+
+METHOD = Method(
+    fn=local_response_norm,
+    name="Local Response Norm",
+    regions=(Window("n c ...", {"c": "size"}),),
+    paper=Paper(
+        "Alex Krizhevsky, Ilya Sutskever, Geoffrey E. Hinton",
+        "ImageNet Classification with Deep Convolutional Neural Networks",
+        2012,
+    ),
+    why="ReLU outputs have no upper limit. Borrowing lateral inhibition from the eye, a channel with strong neighbors at "
+    "the same place is turned down.",
+    formula=r"\frac{<x>}{\left(<k> + <alpha> \cdot <mean_square>\right)^{<beta>}}",
+    pytorch="y = torch.nn.functional.local_response_norm({x3}, {size}, alpha={alpha}, beta={beta}, k={k}){back3}",
+)

@@ -1,0 +1,1 @@
+"""Clipping and rescaling of gradients. One method is one file, ending in METHOD."""

@@ -1,0 +1,1 @@
+"""Normalization of weights: reparametrizations of a module's parameter. One method is one file, ending in METHOD."""
