@@ -1,0 +1,246 @@
+"""Widgets from facts: every control is bound to the link, checked again here, and says so when it had to change.
+
+The name of a control is its name in the link. A value that a link asks for in vain, and one that another control has
+made impossible, falls back to something that works, with a sentence.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from normcore.core import AXIS_WORDS, LETTERS, Divides, Method, OneOf, Param, Range
+
+PUBLISHED = "as published"
+EVERY, ONE = "every region", "one element"
+SIZES = (
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    7,
+    8,
+    9,
+    10,
+    12,
+    14,
+    16,
+    20,
+    24,
+    28,
+    32,
+    48,
+    56,
+    64,
+    96,
+    112,
+    128,
+    192,
+    224,
+    256,
+    384,
+    512,
+    768,
+    1024,
+)
+LARGEST = {"n": 64, "c": 1024, "t": 1024, "l": 1024, "d": 64, "h": 224, "w": 224, "o": 1024, "i": 1024}
+USUAL = {"n": 4, "c": 6, "t": 6, "l": 8, "d": 3, "h": 4, "w": 4, "o": 6, "i": 4}
+
+
+def notices() -> list[str]:
+    """What this run had to change, a sentence each, in the order in which it came up."""
+    return list(st.session_state.get("_notices", []))
+
+
+def begin() -> None:
+    """Starts a page: what earlier runs had to say is forgotten."""
+    st.session_state["_notices"] = []
+
+
+def choose(label: str, options: Sequence[Any], key: str, default: Any = None, **extra: Any) -> Any:
+    """One of a few options, side by side."""
+    options = list(options)
+    _mend(key, options, label)
+    return _asked(
+        key,
+        label,
+        lambda: st.segmented_control(
+            label,
+            options,
+            default=options[0] if default is None else default,
+            key=key,
+            bind="query-params",
+            required=True,
+            **extra,
+        ),
+    )
+
+
+def pick(label: str, options: Sequence[str], key: str, default: str) -> str:
+    """One of many options, in a list that drops down."""
+    _mend(key, options, label)
+    position = list(options).index(default)
+    return _asked(key, label, lambda: st.selectbox(label, options, index=position, key=key, bind="query-params"))
+
+
+def select(label: str, options: Sequence[Any], key: str, default: Any, words: Callable[[Any], str] = str) -> Any:
+    """One of several options, on a slider."""
+    options = list(options)
+    _mend(key, options, label)
+    if len(options) == 1:
+        return options[0]
+    return _asked(
+        key,
+        label,
+        lambda: st.select_slider(label, options, value=default, key=key, format_func=words, bind="query-params"),
+    )
+
+
+def several(label: str, options: Sequence[str], key: str, default: Sequence[str], most: int) -> list[str]:
+    """One to `most` of many options, in the order chosen; none at all is the default."""
+    asked = st.query_params.get_all(key)
+    chosen = st.multiselect(label, options, default=default, key=key, max_selections=most, bind="query-params")
+    known = [option for option in chosen if option in options][:most] or list(default)
+    unknown = [option for option in asked if option not in options]
+    if unknown:
+        _say(f"No {label.lower().rstrip('s')} here is called {unknown[0][:40]!r}; shown: {', '.join(known)}.")
+    return known
+
+
+def sizes(layout: str) -> tuple[int, ...]:
+    """The size of each axis of a layout, on sliders called like the axes: N, C, H, W."""
+    chosen = []
+    for letter in LETTERS[layout]:
+        options = [size for size in SIZES if size <= LARGEST[letter]]
+        label = f"{AXIS_WORDS[letter].capitalize()}s, {letter.upper()}"
+        chosen.append(select(label, options, letter.upper(), USUAL[letter], lambda size: f"{size:,}"))
+    return tuple(chosen)
+
+
+def position(layout: str, shape: Sequence[int]) -> tuple[int, ...]:
+    """One element of the tensor, on sliders called like the axes: n, c, h, w."""
+    index = []
+    for letter, size in zip(LETTERS[layout], shape, strict=True):
+        label = f"{AXIS_WORDS[letter].capitalize()} {letter}"
+        if size == 1:
+            index.append(0)
+            continue
+        _clamp(letter, size - 1, label)
+        index.append(
+            _asked(
+                letter,
+                label,
+                lambda label=label, size=size, letter=letter: st.slider(  # type: ignore[misc]
+                    label, 0, size - 1, 0, key=letter, bind="query-params"
+                ),
+            )
+        )
+    return tuple(index)
+
+
+def settings(methods: Sequence[Method], sizes: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+    """A control for every parameter of the methods, one for all that share its name; complete settings by method."""
+    params: dict[str, Param] = {}
+    for method in methods:
+        for param in method.params:
+            params.setdefault(param.name, param)
+    splits = [p for p in params.values() if isinstance(p.domain, Divides)]
+    others = [p for p in params.values() if not isinstance(p.domain, Divides)]
+    values: dict[str, Any] = {param.name: _control(param, sizes) for param in splits}
+    if others:
+        with st.expander("More settings", icon=":material/tune:"):
+            values |= {param.name: _control(param, sizes) for param in others}
+    return {
+        method.key: {
+            param.name: param.default if values[param.name] == PUBLISHED else values[param.name]
+            for param in method.params
+        }
+        for method in methods
+    }
+
+
+def put(**values: Any) -> None:
+    """Sets controls from a callback, as a preset or a click does."""
+    for key, value in values.items():
+        st.session_state[key] = value
+
+
+def _control(param: Param, sizes: Mapping[str, int]) -> Any:
+    label = param.name.replace("_", " ").capitalize()
+    if isinstance(param.domain, Divides):
+        options = param.domain.samples(sizes)
+        default = param.default if param.default in options else options[-1]
+        value = select(label, options, param.name, default)
+        st.caption(param.domain.describe(value, sizes))
+        return value
+    points = list(param.domain.values) if isinstance(param.domain, OneOf) else _points(param.domain)
+    if isinstance(param.domain, OneOf):
+        return choose(label, [PUBLISHED, *points], param.name, format_func=_words)
+    return select(label, [PUBLISHED, *points], param.name, PUBLISHED, lambda value: _words(value, param.domain.none))
+
+
+def _points(domain: Range) -> list[Any]:
+    low, high = domain.span
+    if domain.integer:
+        points: list[Any] = list(range(int(low), int(high) + 1))
+    elif domain.logarithmic:
+        powers = range(int(np.log10(low)), int(np.log10(high)) + 1)
+        points = [*([0.0] if domain.low == 0 else []), *(float(f"1e{power}") for power in powers)]
+    elif np.isinf(low):
+        points = []
+    else:
+        points = [round(float(value), 4) for value in np.linspace(low, high, 11)]
+    return points + ([None] if domain.none else [])
+
+
+def _words(value: Any, none: str | None = None) -> str:
+    if value is None:
+        return none or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _asked(key: str, label: str, widget: Callable[[], Any]) -> Any:
+    """The widget's value, with a sentence where the link asked for something else."""
+    asked = st.query_params.get_all(key)
+    value = widget()
+    shown = [str(v) for v in (value if isinstance(value, list) else [value])]
+    if asked and not _same(asked, shown):
+        _say(
+            f"The link asks for {key}={', '.join(asked)[:60]}, which does not work here; {label} is {', '.join(shown)}."
+        )
+    return value
+
+
+def _same(asked: list[str], shown: list[str]) -> bool:
+    """Whether a link's words and a widget's value are the same, as text or as numbers."""
+    if asked == shown:
+        return True
+    try:
+        return [float(a) for a in asked] == [float(s) for s in shown]
+    except ValueError:
+        return [a.lower() for a in asked] == [s.lower() for s in shown]
+
+
+def _mend(key: str, options: Sequence[Any], label: str) -> None:
+    """Before a widget is drawn: a value that its options no longer hold moves to the nearest that they do."""
+    value = st.session_state.get(key)
+    if value is None or value in options:
+        return
+    numbers = [option for option in options if isinstance(option, int)]
+    nearest = min(numbers, key=lambda option: abs(option - value)) if numbers and isinstance(value, int) else options[0]
+    st.session_state[key] = nearest
+    _say(f"{label} {value} does not fit any more; it is now {nearest}.")
+
+
+def _clamp(key: str, last: int, label: str) -> None:
+    value = st.session_state.get(key)
+    if isinstance(value, int) and not 0 <= value <= last:
+        st.session_state[key] = min(max(value, 0), last)
+        _say(f"{label} {value} lies outside the tensor; it is now {st.session_state[key]}.")
+
+
+def _say(sentence: str) -> None:
+    st.session_state.setdefault("_notices", []).append(sentence)

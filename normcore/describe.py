@@ -1,0 +1,125 @@
+"""What a configuration amounts to, in words: captions are generated from state, never written beside it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from normcore.core import AXIS_WORDS, Bound, Divides, Identity, Method, Window, axis_sizes, plural
+from normcore.registry import METHODS, method
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that goes wrong at this shape: a sentence, and what would mend it."""
+
+    sentence: str
+    remedy: str
+
+
+def headline(norm: Method, shape: Sequence[int], layout: str, training: bool = True, **settings: Any) -> str:
+    """The counts: ``8 statistics, each over 128 values; 2 × 8 learned parameters; running state: none``."""
+    bounds = norm.bound(shape, layout, training, **settings)
+    return "; ".join([statistics(bounds), learned(norm, shape, layout), remembered(norm, shape, layout, settings)])
+
+
+def statistics(bounds: Sequence[Bound | Window]) -> str:
+    """How many statistics there are, and over how many values each."""
+    counts = []
+    for bound in bounds:
+        if isinstance(bound, Window):
+            total = math.prod(bound.shape)
+            counts.append(f"{plural(total, 'statistic')}, each over up to {plural(bound.size, 'value')}")
+        else:
+            each = ", each" if bound.count > 1 else ""
+            counts.append(f"{plural(bound.count, 'statistic')}{each} over {plural(bound.size, 'value')}")
+    return " and ".join(counts) or "no statistic of this tensor: every value goes its own way"
+
+
+def learned(norm: Method, shape: Sequence[int], layout: str) -> str:
+    """How many parameters a layer learns."""
+    sizes = _feature_sizes(norm, shape, layout)
+    counts = [
+        math.prod(int(a) if a.isdigit() else sizes[a] for a in slot.letters(sizes)) for slot in norm.affine.values()
+    ]
+    terms = [f"{counts.count(n)} × {n:,}" if counts.count(n) > 1 else f"{n:,}" for n in dict.fromkeys(counts)]
+    return f"{' + '.join(terms)} learned parameters" if counts else "nothing learned"
+
+
+def remembered(norm: Method, shape: Sequence[int], layout: str, settings: Mapping[str, Any]) -> str:
+    """What a layer carries from batch to batch."""
+    tracks = settings.get("track_running_stats", {p.name: p.default for p in norm.params}.get("track_running_stats"))
+    if not (norm.state and tracks):
+        return "running state: none"
+    sizes = axis_sizes(shape, layout)
+    return f"running state: mean and variance of {plural(sizes['c'], 'channel')}"
+
+
+def coincidences(norm: Method, shape: Sequence[int], layout: str, training: bool = True, **settings: Any) -> list[str]:
+    """The identities that hold at this shape and these settings, a sentence each."""
+    sizes = axis_sizes(shape, layout)
+    complete = norm.settings(settings, sizes)
+    tracks = complete.get("track_running_stats", False)
+    if not training and tracks:
+        return []
+    holding = (identity for identity in norm.equals if identity.holds(layout, sizes, complete))
+    return [_sentence(norm, identity, shape, layout, complete) for identity in holding]
+
+
+def _sentence(norm: Method, identity: Identity, shape: Sequence[int], layout: str, settings: Mapping[str, Any]) -> str:
+    sizes = axis_sizes(shape, layout)
+    other = METHODS[identity.other]
+    conditions = [f"{plural(size, AXIS_WORDS[axis])}" for axis, size in identity.sizes.items()]
+    conditions += [_setting(norm, name, settings[name], sizes) for name in identity.settings]
+    others = Identity.resolve(identity.other_settings, sizes)
+    with_settings = " and ".join(_setting(other, name, value, sizes) for name, value in others.items())
+    target = f"{other.name} with {with_settings}" if others else other.name
+    start = f"With {' and '.join(conditions)}" if conditions else f"On ({' '.join(sizes)})"
+    mine, theirs = learned(norm, shape, layout), learned(other, shape, layout)
+    note = "" if mine == theirs else f" The statistics are the same, the layers are not: {mine} here, {theirs} there."
+    return f"{start} this is {target}.{note}"
+
+
+def _setting(norm: Method, name: str, value: Any, sizes: Mapping[str, int]) -> str:
+    domain = next(param.domain for param in norm.params if param.name == name)
+    return domain.describe(value, sizes) if isinstance(domain, Divides) else f"{name}={value!r}"
+
+
+def diagnose(
+    key: str, shape: Sequence[int], layout: str | None = None, training: bool = True, **settings: Any
+) -> tuple[Finding, ...]:
+    """What degenerates when a method meets this shape, each with a remedy; empty when nothing does.
+
+    Raises:
+        NormcoreError: No such method, layout or setting, or a value outside its domain.
+    """
+    norm = method(key)
+    layout = norm.layout(layout, len(shape))
+    found = []
+    for bound in norm.bound(shape, layout, training, **settings):
+        if not isinstance(bound, Bound) or len(norm.bound(shape, layout, training, **settings)) > 1:
+            continue
+        if bound.size == 1 and "shift" in norm.invariant_to:
+            sentence = "Every region holds one value: subtracting its mean erases it, and the output is the bias alone."
+            found.append(Finding(sentence, _remedy(norm, bound)))
+        elif bound.size == 1 and "scale" in norm.invariant_to:
+            sentence = "Every region holds one value: dividing by its size leaves only the sign."
+            found.append(Finding(sentence, _remedy(norm, bound)))
+        elif bound.size == 2 and "shift" in norm.invariant_to:
+            sentence = "Every region holds two values: one becomes +1 and the other −1, however far apart they were."
+            found.append(Finding(sentence, _remedy(norm, bound)))
+    return tuple(found)
+
+
+def _remedy(norm: Method, bound: Bound) -> str:
+    if norm.sizes:
+        return f"Choose {next(iter(norm.sizes.values()))} so that more values share a statistic."
+    shared = [AXIS_WORDS[factors[0].letter] for factors in bound.factors if not any(f.kept for f in factors)]
+    return f"Give it more {' or '.join(word + 's' for word in shared)}, or a method that shares over other axes."
+
+
+def _feature_sizes(norm: Method, shape: Sequence[int], layout: str) -> dict[str, int]:
+    sizes = axis_sizes(shape, layout)
+    if norm.family != "activation":
+        return sizes
+    return {letter: sizes[letter] for letter in norm.feature_letters(layout)}

@@ -1,0 +1,303 @@
+"""From regions to a block picture: which elements are drawn, where, and in which color.
+
+The price follows the number of cells drawn, at most 800, never the number of elements: a layer of 25 million
+values costs what a toy costs, because a region is described by one vector an axis.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from normcore.figures.blocks import ABSENT, FADED, Axis, Blocks
+from normcore.figures.theme import REGION_COLORS
+
+CAPS = {"sample": 6, "channel": 8, "space": 16}
+CAPS_APART = {"sample": 4, "channel": 8, "across": 5, "along": 5}
+SPACING = 0.6  # between cells that are not neighbors in the tensor, in cells
+STEPS = {"n": 5, "o": 5, "c": 1, "i": 1, "t": 7, "l": 7, "w": 7, "h": 11, "d": 5}  # coprime to the twelve colors
+WORDS = {"n": "sample", "c": "channel", "t": "token", "l": "position", "d": "slice", "h": "row", "w": "column"}
+WORDS |= {"o": "output unit", "i": "input"}
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of the block: the tensor axes that lie along it, flattened, and the cells drawn, as [start, stop)."""
+
+    letters: tuple[str, ...]
+    sizes: tuple[int, ...]
+    starts: np.ndarray
+    stops: np.ndarray
+
+    @property
+    def length(self) -> int:
+        return int(np.prod(self.sizes, dtype=np.int64))
+
+    @property
+    def word(self) -> str:
+        return WORDS[self.letters[0]] if len(self.letters) == 1 else "position"
+
+    def index(self, letter: str) -> np.ndarray:
+        """The index along one tensor axis at which each cell starts."""
+        return np.unravel_index(self.starts, self.sizes)[self.letters.index(letter)]
+
+    def cell(self, position: int) -> int:
+        """The cell that holds a position of the flattened axis."""
+        return int(np.searchsorted(self.starts, position, side="right")) - 1
+
+    def name(self, cell: int) -> str:
+        start, stop = int(self.starts[cell]), int(self.stops[cell])
+        if stop - start > 1:
+            return f"{self.word}s {start:,}–{stop - 1:,}"
+        where = zip(self.letters, np.unravel_index(start, self.sizes), strict=True)
+        return ", ".join(f"{WORDS[letter]} {int(i)}" for letter, i in where)
+
+    def shortened(self) -> str | None:
+        """What the side leaves out or merges, in words; None when every element is drawn by itself."""
+        drawn, widest = int((self.stops - self.starts).sum()), int((self.stops - self.starts).max())
+        if drawn < self.length:
+            return f"{drawn:,} of {self.length:,} {self.word}s are drawn"
+        return f"one block spans {widest:,} {self.word}s" if widest > 1 else None
+
+
+def regions(
+    shape: Sequence[int],
+    letters: Sequence[str],
+    bounds: Sequence[Any],
+    *,
+    index: Sequence[int] | None = None,
+    statistic: int = 0,
+    apart: bool = False,
+    influence: np.ndarray | None = None,
+) -> Blocks:
+    """The block picture of who shares a statistic.
+
+    Args:
+        shape: The tensor's sizes.
+        letters: Its axes, such as ("n", "c", "h", "w").
+        bounds: What `Method.bound` gave: regions, windows, or nothing for pointwise methods.
+        index: One element; its region is lit and the rest fades. Without it every region has its color.
+        statistic: Which of several bounds the colors and the gaps speak of.
+        apart: Pulls the samples apart and keeps rows and columns, instead of flattening space as the GroupNorm paper.
+        influence: Measured strengths, of the tensor's shape, shown instead of the declared regions.
+    """
+    parts = [_parts(bound, shape) for bound in bounds] or [_own(shape)]
+    if index is None and bounds and not hasattr(bounds[statistic], "parts"):
+        index = [size // 2 for size in shape]  # windows overlap: only one of them can be lit
+    groups = _arrangement(letters, apart)
+    sides = [[_side(axes, shape, letters, parts, _cap(axes, apart), index) for axes in group] for group in groups]
+    chosen, colors = parts[statistic], _color_parts(parts[statistic], letters)
+    where = {letter: side.index(letter) for group in sides for side in group for letter in side.letters}
+    table = _combine(sides, where, letters, colors) % len(REGION_COLORS)
+    axes = tuple(_axis(group, where, letters, chosen) for group in sides)
+    picked = None if index is None else _picked(sides, index, letters)
+    if influence is not None:
+        table = _strengths(influence, sides, letters, index)
+    elif index is not None:
+        table = _lit(table, sides, where, letters, bounds, parts, index, statistic)
+    notes = [side.shortened() for group in sides for side in group]
+    return Blocks(
+        axes=(axes[0], axes[1], axes[2]),
+        colors=table.astype(np.uint8),
+        picked=picked,
+        palette="regions" if influence is None else "influence",
+        count=int(sum(int(part.max()) for part in chosen)) + 1,
+        note="; ".join(note for note in notes if note),
+    )
+
+
+def element(
+    blocks_index: Sequence[int],
+    shape: Sequence[int],
+    letters: Sequence[str],
+    apart: bool,
+    bounds: Sequence[Any],
+    index: Sequence[int] | None,
+) -> tuple[int, ...]:
+    """The tensor element at the start of a cell that was clicked."""
+    parts = [_parts(bound, shape) for bound in bounds] or [_own(shape)]
+    found: dict[str, int] = {}
+    for group, cell in zip(_arrangement(letters, apart), blocks_index, strict=True):
+        sides = [_side(axes, shape, letters, parts, _cap(axes, apart), index) for axes in group]
+        cells = np.unravel_index(cell, [len(side.starts) for side in sides])
+        for side, at in zip(sides, cells, strict=True):
+            found |= {letter: int(side.index(letter)[at]) for letter in side.letters}
+    return tuple(found[letter] for letter in letters)
+
+
+def _arrangement(letters: Sequence[str], apart: bool) -> list[list[tuple[str, ...]]]:
+    """Which tensor axes lie along x, y and z; the axes of one tuple are flattened, tuples of a side are nested."""
+    sample, channel = letters[0], "c" if "c" in letters else "i" if "i" in letters else None
+    space = tuple(letter for letter in letters[1:] if letter != channel)
+    channels = [(channel,)] if channel else []
+    if not apart:
+        return [channels, [(sample,)], [space] if space else []]
+    return [[(sample,), *([space[-1:]] if space else [])], [space[:-1]] if space[:-1] else [], channels]
+
+
+def _cap(axes: tuple[str, ...], apart: bool) -> int:
+    kind = {"n": "sample", "o": "sample", "c": "channel", "i": "channel"}.get(axes[0])
+    if apart:
+        return CAPS_APART[kind or ("along" if axes[-1] in "wlt" else "across")]
+    return CAPS[kind or "space"]
+
+
+def _parts(bound: Any, shape: Sequence[int]) -> list[np.ndarray]:
+    return [np.asarray(part) for part in bound.parts] if hasattr(bound, "parts") else _own(shape)
+
+
+def _own(shape: Sequence[int]) -> list[np.ndarray]:
+    """Parts that tell every element from every other."""
+    strides = np.cumprod([1, *shape[:0:-1]], dtype=np.int64)[::-1]
+    return [np.arange(size) * stride for size, stride in zip(shape, strides, strict=True)]
+
+
+def _side(
+    axes: tuple[str, ...],
+    shape: Sequence[int],
+    letters: Sequence[str],
+    parts: list[list[np.ndarray]],
+    cap: int,
+    index: Sequence[int] | None,
+) -> Side:
+    """The cells of a side: every element where there is room, else pieces of regions, else a selection of regions."""
+    at = [letters.index(letter) for letter in axes]
+    sizes = tuple(shape[i] for i in at)
+    length = int(np.prod(sizes, dtype=np.int64))
+    if length <= cap:
+        starts = np.arange(length)
+        return Side(axes, sizes, starts, starts + 1)
+    edges = _edges([[bound[i] for i in at] for bound in parts], length)
+    if edges is not None and len(edges) - 1 <= cap:
+        pieces = cap // (len(edges) - 1)
+        runs = list(pairwise(edges))
+        cuts = [np.linspace(a, b, min(pieces, b - a) + 1).astype(int)[:-1] for a, b in runs]
+        starts = np.concatenate(cuts)
+        return Side(axes, sizes, starts, np.append(starts[1:], length))
+    count = length if edges is None else len(edges) - 1
+    chosen = np.linspace(0, count - 1, cap).round().astype(np.int64)
+    if index is not None:
+        position = int(np.ravel_multi_index([index[i] for i in at], sizes))
+        run = position if edges is None else int(np.searchsorted(edges, position, side="right")) - 1
+        chosen[np.abs(chosen - run).argmin()] = run
+    return (
+        Side(axes, sizes, chosen, chosen + 1) if edges is None else Side(axes, sizes, edges[chosen], edges[chosen + 1])
+    )
+
+
+def _edges(parts: list[list[np.ndarray]], length: int) -> np.ndarray | None:
+    """Where any region ends along a side; None where every element of a flattened side is a region's end."""
+    inner = {0, length}
+    for axes in parts:
+        varying = [part for part in axes if part[0] != part[-1]]
+        if varying and len(axes) > 1:
+            return None
+        inner |= {int(i) + 1 for part in varying for i in np.flatnonzero(np.diff(part))}
+    return np.array(sorted(inner))
+
+
+def _color_parts(parts: list[np.ndarray], letters: Sequence[str]) -> list[np.ndarray]:
+    ranks = [np.searchsorted(np.unique(part), part) for part in parts]
+    return [rank * STEPS[letter] for rank, letter in zip(ranks, letters, strict=True)]
+
+
+def _along(
+    group: list[Side], where: dict[str, np.ndarray], letters: Sequence[str], values: Sequence[np.ndarray]
+) -> np.ndarray:
+    """The sum of the values of a side's tensor axes, one for each of its cells."""
+    total = np.zeros(1, dtype=np.int64)
+    for side in group:
+        here = sum(values[letters.index(letter)][where[letter]] for letter in side.letters)
+        total = (total[:, None] + here).reshape(-1)
+    return total
+
+
+def _combine(
+    sides: list[list[Side]], where: dict[str, np.ndarray], letters: Sequence[str], values: Sequence[np.ndarray]
+) -> np.ndarray:
+    x, y, z = (_along(group, where, letters, values) for group in sides)
+    return x[:, None, None] + y[:, None] + z
+
+
+def _axis(group: list[Side], where: dict[str, np.ndarray], letters: Sequence[str], parts: list[np.ndarray]) -> Axis:
+    spans: list[tuple[float, float]] = []
+    names: list[str] = []
+    ticks: list[tuple[float, str]] = []
+    outer = group[0] if len(group) > 1 else None
+    inner = group[-1] if group else None
+    position = 0.0
+    for block in range(len(outer.starts) if outer else 1):
+        first = position
+        for cell in range(len(inner.starts) if inner else 1):
+            if inner and cell and inner.stops[cell - 1] != inner.starts[cell]:
+                position += SPACING
+            spans.append((position, position + 1))
+            own = inner.name(cell) if inner else ""
+            names.append(f"{outer.name(block)}, {own}" if outer else own)
+            if not outer and inner and cell % -(-len(inner.starts) // 8) == 0:
+                ticks.append((position + 0.5, f"{int(inner.starts[cell]):,}"))
+            position += 1
+        if outer:
+            ticks.append(((first + position) / 2, f"{WORDS[outer.letters[0]]} {int(outer.starts[block])}"))
+            position += 1
+    title = " · ".join(f"{side.word}s {' '.join(side.letters)}" for side in group)
+    return Axis(title, tuple(spans), tuple(names), tuple(ticks), tuple(_along(group, where, letters, parts).tolist()))
+
+
+def _picked(sides: list[list[Side]], index: Sequence[int], letters: Sequence[str]) -> tuple[int, int, int]:
+    cells = []
+    for group in sides:
+        at = 0
+        for side in group:
+            position = int(np.ravel_multi_index([index[letters.index(letter)] for letter in side.letters], side.sizes))
+            at = at * len(side.starts) + side.cell(position)
+        cells.append(at)
+    return cells[0], cells[1], cells[2]
+
+
+def _lit(
+    colors: np.ndarray,
+    sides: list[list[Side]],
+    where: dict[str, np.ndarray],
+    letters: Sequence[str],
+    bounds: Sequence[Any],
+    parts: list[list[np.ndarray]],
+    index: Sequence[int],
+    statistic: int,
+) -> np.ndarray:
+    """The regions of one element in color, smaller ones over larger ones, and all else faded."""
+    shown = np.full(colors.shape, FADED)
+    own = int(colors[_picked(sides, index, letters)])
+    for nth in sorted(range(len(parts)), key=lambda b: -getattr(bounds[b], "size", 1) if bounds else 0):
+        if bounds and not hasattr(bounds[nth], "parts"):
+            box = bounds[nth].box(index)
+            apart = [
+                ((np.arange(size) < a) | (np.arange(size) >= b)).astype(int)
+                for size, (a, b) in zip(bounds[nth].shape, box, strict=True)
+            ]
+        else:
+            apart = [(part != part[i]).astype(int) for part, i in zip(parts[nth], index, strict=True)]
+        shown[_combine(sides, where, letters, apart) == 0] = (own + 3 * ((nth - statistic) % len(parts))) % 12
+    return shown
+
+
+def _strengths(
+    influence: np.ndarray, sides: list[list[Side]], letters: Sequence[str], index: Sequence[int] | None
+) -> np.ndarray:
+    """Measured influence as 0 to 253, against the strongest of the *other* elements; what has none fades."""
+    values = np.abs(influence)
+    order = [letter for group in sides for side in group for letter in side.letters]
+    values = values.transpose([letters.index(letter) for letter in order])
+    for axis, side in enumerate(side for group in sides for side in group):
+        values = values.reshape(*values.shape[:axis], side.length, *values.shape[axis + len(side.letters) :])
+        cells = zip(side.starts, side.stops, strict=True)
+        values = np.stack([values.take(range(a, b), axis).max(axis) for a, b in cells], axis)
+    values = values.reshape([int(np.prod([len(side.starts) for side in group], dtype=int)) for group in sides])
+    others = values.copy()
+    if index is not None:
+        others[_picked(sides, index, letters)] = 0
+    top = others.max() or values.max() or 1.0
+    strength = (ABSENT - 1) * np.clip(0.15 + 0.85 * values / top, 0, 1)
+    return np.where(values > 0, strength.round(), FADED)

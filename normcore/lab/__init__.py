@@ -1,0 +1,1 @@
+"""Experiments as plain records: no user interface, every one with randomness of its own."""

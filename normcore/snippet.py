@@ -1,0 +1,100 @@
+"""The code of a configuration, in normcore and in plain PyTorch, ready to run."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from normcore.core import Bound, Method, axis_sizes
+
+MODULES = {"linear": "Linear", "conv1d": "Conv1d", "conv2d": "Conv2d", "conv3d": "Conv3d"}
+
+
+def in_normcore(method: Method, shape: Sequence[int], layout: str, training: bool = True, **settings: Any) -> str:
+    """Code that applies the method to a tensor of this shape through normcore; it defines ``y``."""
+    sizes = axis_sizes(shape, layout)
+    complete = method.settings(settings, sizes)
+    changed = {p.name: complete[p.name] for p in method.params if complete[p.name] != p.default}
+    arguments = "".join(f", {name}={value!r}" for name, value in changed.items())
+    lines = ["import torch", "import normcore", ""]
+    if method.family == "activation":
+        features = _features(method, sizes, layout)
+        where = "" if layout == "image" else f", layout={layout!r}"
+        lines += [
+            f"x = torch.randn{tuple(shape)!r}  # {' '.join(sizes)}",
+            f'norm = normcore.layer("{method.key}", {features}{where}{arguments})',
+            *(["norm.eval()"] if not training else []),
+            "y = norm(x)",
+        ]
+    elif method.family == "weight":
+        lines += [
+            f"module = {_module(shape, layout)}",
+            f'normcore.reparametrize(module, "{method.key}"{arguments})',
+            "y = module.weight",
+        ]
+    else:
+        lines += [
+            *_gradient(shape),
+            f'clip = normcore.clipper("{method.key}"{arguments})',
+            "report = clip(parameters)",
+            "y = parameters[0].grad",
+        ]
+    return "\n".join(lines)
+
+
+def in_pytorch(method: Method, shape: Sequence[int], layout: str, training: bool = True, **settings: Any) -> str:
+    """The same in plain PyTorch, without normcore; it defines ``y``."""
+    sizes = axis_sizes(shape, layout)
+    complete = method.settings(settings, sizes)
+    last = layout == "tokens"
+    space = tuple(i for i, letter in enumerate(sizes) if letter not in "nc")
+    bounds = [b for b in method.bound(shape, layout, **complete) if isinstance(b, Bound)]
+    reduced = [
+        axis for axis, factors in enumerate(bounds[0].factors if bounds else ()) if not all(f.kept for f in factors)
+    ]
+    names: dict[str, Any] = {name: _literal(value) for name, value in complete.items()}
+    names |= sizes
+    names |= {
+        "training": training,
+        "x": "x.transpose(1, 2)" if last else "x",
+        "back": ".transpose(1, 2)" if last else "",
+        "x3": "x[..., None]" if layout == "vector" else "x",
+        "back3": "[..., 0]" if layout == "vector" else "",
+        "nd": f"{max(1, len(space))}d",
+        "channel": list(sizes).index("c") if "c" in sizes else 0,
+        "column": tuple(sizes["c"] if a == "c" else 1 for a in list(sizes)[list(sizes).index("c") :])
+        if "c" in sizes
+        else (),
+        "space": space,
+        "reduced": tuple(reduced),
+        "features": tuple(shape[axis] for axis in reduced),
+    }
+    if method.family == "activation":
+        head = [f"x = torch.randn{tuple(shape)!r}  # {' '.join(sizes)}"]
+    elif method.family == "weight":
+        head = [f"module = {_module(shape, layout)}", "weight = module.weight"]
+    else:
+        head = _gradient(shape)
+    tail = ["y = parameters[0].grad"] if method.family == "gradient" else []
+    return "\n".join(["import torch", "", *head, method.pytorch.format(**names), *tail])
+
+
+def _features(method: Method, sizes: Mapping[str, int], layout: str) -> str:
+    """What `normcore.layer` is given: the channels, or all feature sizes where the paper's gain covers them."""
+    letters = method.feature_letters(layout)
+    return str(sizes["c"]) if letters == ("c",) else repr(tuple(sizes[letter] for letter in letters))
+
+
+def _module(shape: Sequence[int], layout: str) -> str:
+    out, inputs, *kernel = shape
+    size = f", kernel_size={tuple(kernel)!r}" if kernel else ""
+    return f"torch.nn.{MODULES[layout]}({inputs}, {out}{size})"
+
+
+def _gradient(shape: Sequence[int]) -> list[str]:
+    return [
+        f"parameters = [torch.nn.Parameter(torch.randn{tuple(shape)!r})]",
+        "parameters[0].square().sum().backward()  # any loss",
+    ]
+
+
+def _literal(value: Any) -> str:
+    return "float('inf')" if value == float("inf") else repr(value)

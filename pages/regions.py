@@ -1,0 +1,73 @@
+"""Who shares a statistic? Any method, any shape, up to four side by side."""
+
+import streamlit as st
+
+from explorer import controls
+from explorer.region_view import View, code, column, flat_view, numbers
+from normcore import METHODS
+from normcore.core import LAYOUTS, axis_sizes
+
+PRESETS = {
+    "GroupNorm paper": {"layout": "image", "N": 4, "C": 6, "H": 4, "W": 4, "num_groups": 2},
+    "ResNet stage": {"layout": "image", "N": 32, "C": 256, "H": 56, "W": 56, "num_groups": 32},
+    "BERT-base": {"layout": "tokens", "N": 8, "T": 128, "C": 768},
+    "One sample": {"layout": "image", "N": 1, "C": 6, "H": 4, "W": 4},
+    "Batch of two": {"layout": "vector", "N": 2, "C": 6},
+}
+FIRST = {"activation": ("batch_norm", "layer_norm", "instance_norm", "group_norm"), "weight": ("weight_norm",)}
+
+controls.begin()
+st.title("Who shares a statistic?")
+st.markdown(
+    "A normalization subtracts a mean and divides by a spread. **Elements of one color share them.** "
+    "Choose a tensor, and turn it; click an element to see whom it depends on."
+)
+with st.container(horizontal=True, gap="small"):
+    for name, values in PRESETS.items():
+        st.button(name, on_click=controls.put, kwargs=values, icon=":material/arrow_outward:", type="tertiary")
+
+with st.sidebar:
+    layouts = {layout: family for family in ("activation", "weight") for layout in LAYOUTS[family]}
+    layout = controls.pick("Layout", list(layouts), "layout", "image")
+    family = layouts[layout]
+    st.caption(f"axes ({LAYOUTS[family][layout]})")
+    offered = [key for key, method in METHODS.items() if (method.family == "activation") == (family == "activation")]
+    keys = controls.several(
+        "Methods", offered, "method" if family == "activation" else "weight_method", FIRST[family], 4
+    )
+    shape = controls.sizes(layout)
+    chosen = [METHODS[key] for key in keys]
+    settings = controls.settings(chosen, axis_sizes(shape, layout))
+
+with st.container(horizontal=True):
+    light = controls.choose("Light up", (controls.EVERY, controls.ONE), "light")
+    shown = controls.choose("Show", ("declared", "measured"), "show")
+    arrangement = controls.choose("Arrange", ("flattened", "samples apart"), "arrange")
+    mode = controls.choose("Mode", ("training", "evaluation"), "mode")
+
+measured = shown == "measured"
+index = None
+if light == controls.ONE or measured:
+    with st.container(horizontal=True):
+        index = controls.position(layout, shape)
+view = View(shape, layout, mode == "training", index, arrangement == "samples apart", measured)
+
+for sentence in controls.notices():
+    st.warning(sentence, icon=":material/info:")
+for method, place in zip(chosen, st.columns(len(chosen), gap="medium"), strict=True):
+    with place:
+        column(method, settings[method.key], view, height=420 if len(chosen) < 3 else 340)
+
+defined = [method for method in chosen if layout in method.layouts]
+arithmetic, table, snippets = st.tabs(["With its numbers", "Flat view", "Code"])
+with arithmetic:
+    for method in defined:
+        st.markdown(f"**{method.name}**")
+        numbers(method, settings[method.key], view)
+with table:
+    for method in defined:
+        flat_view(method, settings[method.key], view)
+with snippets:
+    for method in defined:
+        st.markdown(f"**{method.name}**")
+        code(method, settings[method.key], view)
