@@ -47,18 +47,20 @@ def column(method: Method, settings: dict[str, Any], view: View, height: int) ->
     except NormcoreError as error:
         st.warning(str(error).partition(": ")[2].capitalize() + ".", icon=":material/block:")
         return
+    picture = st.container()
     statistic = _statistic(method, bounds)
     shown, probe = _blocks(method, settings, view, bounds, statistic)
     words = describe.headline(method, view.shape, view.layout, view.training, **settings)
     drawn = view if probe is None else _small(view, probe)
-    plot(
-        shown,
-        key=f"plot_{method.key}",
-        alt=f"{method.name} on ({' '.join(view.letters)}) = {view.shape}. {words}.",
-        height=height,
-        camera_group="regions",
-        on_pick=partial(_pick, f"plot_{method.key}", drawn, bounds, view.shape),
-    )
+    with picture:
+        plot(
+            shown,
+            key=f"plot_{method.key}",
+            alt=f"{method.name} on ({' '.join(view.letters)}) = {view.shape}. {words}.",
+            height=height,
+            camera_group="regions",
+            on_pick=partial(_pick, f"plot_{method.key}", drawn, bounds, view.shape),
+        )
     st.markdown(f"**{words.partition('; ')[0]}**  \n{words.partition('; ')[2]}")
     if shown.note:
         st.caption(f"{shown.note[:1].upper()}{shown.note[1:]}.")
@@ -68,6 +70,19 @@ def column(method: Method, settings: dict[str, Any], view: View, height: int) ->
         st.warning(f"{finding.sentence} {finding.remedy}", icon=":material/warning:")
     for sentence in describe.coincidences(method, view.shape, view.layout, view.training, **settings):
         st.markdown(f":blue[:material/equal:] {sentence}")
+
+
+def hero(method: Method, view: View) -> None:
+    """The picture alone, large, with its counts as the caption."""
+    bounds = method.bound(view.shape, view.layout)
+    words = describe.headline(method, view.shape, view.layout)
+    plot(
+        regions(view.shape, view.letters, bounds),
+        key="hero",
+        alt=f"{method.name} on ({' '.join(view.letters)}) = {view.shape}. {words}.",
+        height=520,
+    )
+    st.caption(f"{_sizes(view.shape)} values: {words}.")
 
 
 def numbers(method: Method, settings: dict[str, Any], view: View) -> None:
@@ -111,7 +126,7 @@ def _statistic(method: Method, bounds: Sequence[Any]) -> int:
     if len(bounds) < 2:
         return 0
     names = ["per " + (" and ".join(formula_words(bound)) or "tensor") for bound in bounds]
-    return names.index(controls.choose("Colors show the statistic", names, f"statistic_{method.key}"))
+    return names.index(controls.pick("Colors show the statistic", names, f"statistic_{method.key}", names[0]))
 
 
 def formula_words(bound: Any) -> list[str]:

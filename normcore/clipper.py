@@ -51,14 +51,15 @@ class Clipper:
 
     def __call__(self, parameters: Tensor | Iterable[Tensor]) -> ClipReport:
         """Replaces every ``p.grad`` by its clipped value, in place; parameters without a gradient are passed over."""
-        given = [parameters] if isinstance(parameters, Tensor) else list(parameters)
-        if not all(isinstance(p, Tensor) for p in given):
-            raise NormcoreError(
-                f"{self.method.key}: parameters hold something that is not a tensor; try model.parameters()"
-            )
+        given = [parameters] if isinstance(parameters, Tensor) else parameters
+        given = list(given) if isinstance(given, Iterable) else [given]
+        strange = next((type(p).__name__ for p in given if not isinstance(p, Tensor)), None)
+        if strange:
+            raise NormcoreError(f"{self.method.key}: parameters must be tensors, not {strange}; try model.parameters()")
         gradients = [p.grad for p in given if p.grad is not None]
         with torch.no_grad():
-            normed = self.method(gradients, **self.settings, **({"state": self.state} if self.state else {}))
+            memory: dict[str, Any] = {"state": self.state} if self.state else {}
+            normed = self.method(gradients, **self.settings, **memory)
             report = compare(gradients, normed.y, self.settings.get("norm_type", 2.0))
             for gradient, clipped in zip(gradients, normed.y, strict=True):
                 gradient.copy_(clipped)
@@ -93,9 +94,8 @@ def compare(before: list[Tensor], after: list[Tensor], norm_type: float = 2.0) -
     if not wide:
         return ClipReport(0.0, 0.0, 1.0, 0.0, False, 0.0, ())
     device, dtype = wide[0][0].device, torch.float64
-    whole = _report(
-        *(torch.cat([part.to(device, dtype) for part in side]) for side in zip(*wide, strict=True)), norm_type
-    )
+    joined = [torch.cat([part.to(device, dtype) for part in side]) for side in zip(*wide, strict=True)]
+    whole = _report(joined[0], joined[1], norm_type)
     return ClipReport(**vars(whole), fired=whole.fraction > 0, per_tensor=tensors)
 
 

@@ -14,7 +14,8 @@ def influence(fn: Callable[[Tensor], Any], x: Tensor, index: Sequence[int]) -> T
     """How much each input moves one output: ``|∂y[index] / ∂x|``, measured by autograd.
 
     Args:
-        fn: Any callable from a tensor to a tensor of the same axes: a module, a method, a function of your own.
+        fn: Any callable from a tensor to a tensor: a module, a method, a function of your own. It is called once, so
+            that a layer in training mode remembers x as a batch.
         x: The input, floating point, any shape.
         index: The output element.
 
@@ -24,10 +25,15 @@ def influence(fn: Callable[[Tensor], Any], x: Tensor, index: Sequence[int]) -> T
     Raises:
         NormcoreError: The index lies outside the output, or the output does not depend on x by differentiable steps.
     """
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise NormcoreError(f"influence: x is {kind}; it must be a floating-point tensor")
     with torch.enable_grad():
         probe = x.detach().clone().requires_grad_(True)
         y = fn(probe)
         y = getattr(y, "y", y)
+        if not isinstance(y, Tensor):
+            raise NormcoreError(f"influence: fn returned {type(y).__name__}; it must return a tensor")
         output = y[check_index(index, y.shape)]
         if not output.requires_grad:
             raise NormcoreError("influence: the output does not depend on x in a differentiable way")

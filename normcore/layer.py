@@ -1,5 +1,6 @@
 """Modules around methods: a layer for activations, a parametrization for weights."""
 
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from normcore.core import LETTERS, Method, NormcoreError, Slot, new_tensor
+from normcore.core import LETTERS, Method, NormcoreError, new_tensor
 from normcore.registry import method
 
 
@@ -22,27 +23,27 @@ class NormLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.method, self.layout, self.settings = norm, layout, settings
-        self.channels = sizes["c"]
+        self.features = sizes
         for name, slot in norm.affine.items():
-            value = nn.Parameter(new_tensor(_along_features(norm, slot, sizes, layout), sizes)) if affine else None
-            self.register_parameter(name, value)
+            self.register_parameter(name, nn.Parameter(new_tensor(slot, sizes)) if affine else None)
         self.tracks = bool(norm.state) and settings.get("track_running_stats", True)
         for name, slot in norm.state.items():
             self.register_buffer(name, new_tensor(slot, sizes) if self.tracks else None)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalizes x, shaped by the layout; in training mode the running state takes a step."""
-        arguments: dict[str, Any] = {name: self._parameters[name] for name in self.method.affine}
+        arguments: dict[str, Any] = {name: getattr(self, name) for name in self.method.affine}
         if self.method.state:
             arguments["training"] = self.training
         if self.tracks:
-            arguments["state"] = {name: self._buffers[name] for name in self.method.state}
-        if x.ndim > 1 and x.ndim == len(LETTERS[self.layout]):
-            channels = x.shape[LETTERS[self.layout].index("c")]
-            if channels != self.channels:
-                raise NormcoreError(
-                    f"{self.method.key}: x has {channels} channels; this layer was made for {self.channels}"
-                )
+            arguments["state"] = {name: getattr(self, name) for name in self.method.state}
+        if not isinstance(x, Tensor):
+            raise NormcoreError(f"{self.method.key}: x is {type(x).__name__}; it must be a floating-point tensor")
+        given = dict(zip(LETTERS[self.layout], x.shape, strict=False))
+        wrong = {letter: size for letter, size in self.features.items() if given.get(letter, size) != size}
+        if wrong:
+            made, found = (", ".join(f"{letter}={of[letter]}" for letter in wrong) for of in (self.features, given))
+            raise NormcoreError(f"{self.method.key}: x has {found}; this layer was made for {made}")
         normed = self.method(x, self.layout, **self.settings, **arguments)
         if self.tracks and self.training:
             with torch.no_grad():
@@ -54,16 +55,12 @@ class NormLayer(nn.Module):
         """Puts the running state back to that of a new layer."""
         for name, slot in self.method.state.items():
             if self.tracks:
-                self.get_buffer(name).fill_(slot.init)
+                self.get_buffer(name).copy_(new_tensor(slot, self.features))
 
     def extra_repr(self) -> str:
         settings = "".join(f", {name}={value!r}" for name, value in self.settings.items())
-        return f"{self.method.key!r}, {self.channels}, layout={self.layout!r}{settings}"
-
-
-def _along_features(norm: Method, slot: Slot, sizes: dict[str, int], layout: str) -> Slot:
-    """Where the layer was given all feature sizes, a per-feature slot covers them all, as LayerNorm's paper has it."""
-    return Slot(" ".join(sizes), slot.init) if slot.axes == "c" and len(sizes) > 1 else slot
+        sizes = tuple(self.features.values())
+        return f"{self.method.key!r}, {sizes if len(sizes) > 1 else sizes[0]}, layout={self.layout!r}{settings}"
 
 
 def layer(
@@ -75,7 +72,8 @@ def layer(
         key: The method, such as "group_norm".
         channels: How many channels x has. For LayerNorm on images and their like, the sizes (c, h, w) give the paper's
             gain and bias for each feature; the number of channels alone gives one for each channel.
-        layout: The axes of x: "vector" (n c), "signal" (n c l), "image" (n c h w), "volume" (n c d h w), "tokens" (n t c).
+        layout: The axes of x: "vector" (n c), "signal" (n c l), "image" (n c h w), "volume" (n c d h w) or
+            "tokens" (n t c).
         affine: Whether it learns a gain and a bias (or whatever else the method learns).
         **settings: Hyper-parameters of the method.
 
@@ -89,13 +87,17 @@ def layer(
 
 
 def _feature_sizes(norm: Method, channels: int | Sequence[int], layout: str) -> dict[str, int]:
-    sizes = [channels] if isinstance(channels, int) else list(channels)
+    sizes = list(channels) if isinstance(channels, Sequence) else [channels]
     letters = [letter for letter in LETTERS[layout] if letter not in "nt"]
-    if len(sizes) not in (1, len(letters)) or not all(isinstance(s, int) and s >= 1 for s in sizes):
+    if len(sizes) not in (1, len(letters)) or not all(_positive(size) for size in sizes):
         raise NormcoreError(
             f"{norm.key}: channels={channels!r} must be a positive whole number or the sizes ({', '.join(letters)})"
         )
-    return dict(zip(letters, sizes, strict=False))
+    return {letter: int(size) for letter, size in zip(letters, sizes, strict=False)}
+
+
+def _positive(size: Any) -> bool:
+    return isinstance(size, numbers.Integral) and not isinstance(size, bool) and int(size) >= 1
 
 
 class _Reparametrization(nn.Module):
@@ -104,21 +106,24 @@ class _Reparametrization(nn.Module):
     def __init__(self, norm: Method, weight: Tensor, settings: dict[str, Any]) -> None:
         super().__init__()
         self.method, self.settings = norm, settings
-        (unit,) = norm.bound(weight.shape, **settings)
-        for name, slot in norm.affine.items():
-            assert callable(slot.init)
-            self.register_parameter(name, nn.Parameter(slot.init(weight.detach(), unit).clone()))
+        for name, value in self._starts(weight).items():
+            self.register_parameter(name, nn.Parameter(value))
+
+    def _starts(self, weight: Tensor) -> dict[str, Tensor]:
+        """First values of what is learned beside the weight: those that leave this weight as it is."""
+        bounds = self.method.bound(weight.shape, **self.settings)
+        learned = self.method.affine.items()
+        return {name: slot.init(weight.detach(), *bounds).clone() for name, slot in learned if callable(slot.init)}
 
     def forward(self, weight: Tensor) -> Tensor:
-        return self.method(weight, **self.settings, **dict(self.named_parameters())).y
+        learned: dict[str, Any] = dict(self.named_parameters())
+        return self.method(weight, **self.settings, **learned).y
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Assigning a weight stores it, and restarts what is learned beside it from there."""
-        (unit,) = self.method.bound(weight.shape, **self.settings)
         with torch.no_grad():
-            for name, slot in self.method.affine.items():
-                assert callable(slot.init)
-                self.get_parameter(name).copy_(slot.init(weight, unit))
+            for name, value in self._starts(weight).items():
+                self.get_parameter(name).copy_(value)
         return weight
 
 
@@ -126,7 +131,8 @@ def reparametrize(module: nn.Module, key: str, name: str = "weight", **settings:
     """Has a module compute its weight by a weight method, through torch.nn.utils.parametrize.
 
     Args:
-        module: A linear or convolution layer, or any module with a weight of axes (o i), (o i l), (o i h w), (o i d h w).
+        module: A linear or convolution layer, or any module with a weight of axes (o i), (o i l), (o i h w) or
+            (o i d h w).
         key: The method, such as "weight_norm".
         name: The parameter to replace.
         **settings: Hyper-parameters of the method.
@@ -138,9 +144,12 @@ def reparametrize(module: nn.Module, key: str, name: str = "weight", **settings:
         NormcoreError: No such method, parameter or setting, or a weight whose axes are not (o i ...).
     """
     norm = method(key, "weight")
-    weight = getattr(module, name, None)
-    if not isinstance(weight, Tensor):
-        raise NormcoreError(f"{key}: {type(module).__name__} has no parameter {name!r}")
+    owned = isinstance(module, nn.Module) and (
+        name in module._parameters or name in module._buffers or parametrize.is_parametrized(module, name)
+    )
+    weight = getattr(module, name) if owned else None
+    if not isinstance(weight, Tensor) or nn.parameter.is_lazy(weight):
+        raise NormcoreError(f"{key}: {type(module).__name__} has no parameter {name!r} with a shape")
     if isinstance(module, nn.modules.conv._ConvTransposeNd):
         raise NormcoreError(f"{key}: {type(module).__name__} stores its weight as (i o ...); only (o i ...) is defined")
     return parametrize.register_parametrization(module, name, _Reparametrization(norm, weight, settings))

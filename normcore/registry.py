@@ -39,7 +39,7 @@ METHODS: Mapping[str, Method] = MappingProxyType({method.key: method for method 
 
 def method(key: str, family: str | None = None) -> Method:
     """The method with this key, refused in a sentence when there is none (or none of the family)."""
-    found = METHODS.get(key)
+    found = METHODS.get(key) if isinstance(key, str) else None
     if found is None or (family and found.family != family):
         known = ", ".join(k for k, m in METHODS.items() if not family or m.family == family)
         kind = f"{family} method" if family else "method"

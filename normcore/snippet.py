@@ -1,5 +1,6 @@
 """The code of a configuration, in normcore and in plain PyTorch, ready to run."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ def in_normcore(method: Method, shape: Sequence[int], layout: str, training: boo
     sizes = axis_sizes(shape, layout)
     complete = method.settings(settings, sizes)
     changed = {p.name: complete[p.name] for p in method.params if complete[p.name] != p.default}
-    arguments = "".join(f", {name}={value!r}" for name, value in changed.items())
+    arguments = "".join(f", {name}={_literal(value)}" for name, value in changed.items())
     lines = ["import torch", "import normcore", ""]
     if method.family == "activation":
         features = _features(method, sizes, layout)
@@ -74,7 +75,8 @@ def in_pytorch(method: Method, shape: Sequence[int], layout: str, training: bool
     else:
         head = _gradient(shape)
     tail = ["y = parameters[0].grad"] if method.family == "gradient" else []
-    return "\n".join(["import torch", "", *head, method.pytorch.format(**names), *tail])
+    template = method.pytorch if isinstance(method.pytorch, str) else method.pytorch(complete)
+    return "\n".join(["import torch", "", *head, template.format(**names), *tail])
 
 
 def _features(method: Method, sizes: Mapping[str, int], layout: str) -> str:
@@ -97,4 +99,4 @@ def _gradient(shape: Sequence[int]) -> list[str]:
 
 
 def _literal(value: Any) -> str:
-    return "float('inf')" if value == float("inf") else repr(value)
+    return f"float('{value}')" if isinstance(value, float) and math.isinf(value) else repr(value)

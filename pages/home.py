@@ -1,5 +1,51 @@
-"""The idea in one live picture."""
+"""The idea in one live picture, and the questions that lead on from it."""
 
 import streamlit as st
 
-st.title("normcore")
+from explorer import controls
+from explorer.region_view import View, hero
+from normcore import METHODS
+
+QUESTIONS = {
+    "Is LayerNorm GroupNorm with one group?": {"method": ["layer_norm", "group_norm"], "num_groups": "1"},
+    "What is left of a batch of two?": {"layout": "vector", "N": "2", "method": ["batch_norm", "layer_norm"]},
+    "What does LayerNorm mean for tokens?": {"layout": "tokens", "method": ["layer_norm", "instance_norm", "rms_norm"]},
+    "Which inputs really move an output?": {"show": "measured", "n": "1", "c": "2", "h": "1", "w": "1"},
+    "How does a real ResNet layer look?": {"N": "32", "C": "256", "H": "56", "W": "56", "num_groups": "32"},
+    "What is normalized in weight space?": {
+        "layout": "conv2d",
+        "weight_method": ["weight_norm", "clip_by_global_norm"],
+    },
+}
+SHOWN = ("batch_norm", "layer_norm", "instance_norm", "group_norm")
+
+controls.begin()
+words, picture = st.columns([5, 6], gap="large", vertical_alignment="center")
+with words:
+    st.title("See what normalization does")
+    st.markdown(
+        "Every normalization method says three things: **who shares a statistic**, which statistic, and what is done "
+        "with it. The first is a shape in your tensor. Turn it, and the methods stop looking alike."
+    )
+    key = controls.choose("Method", SHOWN, "picture", label_visibility="collapsed")
+    st.markdown(f"**{METHODS[key].name}**, {METHODS[key].paper.year}. {METHODS[key].why}")
+    st.page_link("../pages/regions.py", label="Choose your own tensor", icon=":material/arrow_forward:")
+with picture:
+    hero(METHODS[key], View((4, 6, 4, 4), "image", True, None, False, False))
+
+st.subheader("Questions to start from")
+for row in (list(QUESTIONS)[:3], list(QUESTIONS)[3:]):
+    for question, place in zip(row, st.columns(3, gap="medium"), strict=True):
+        with place, st.container(border=True, height="stretch"):
+            st.page_link(
+                "../pages/regions.py", label=question, icon=":material/view_in_ar:", query_params=QUESTIONS[question]
+            )
+
+st.subheader("What is in the engine")
+for family, title in (("activation", "Activations"), ("weight", "Weights"), ("gradient", "Gradients")):
+    members = [method for method in METHODS.values() if method.family == family]
+    st.markdown(f"**{title}**: " + ", ".join(f"{method.name} :gray[{method.paper.year}]" for method in members))
+st.caption(
+    f"{len(METHODS)} methods, each checked against PyTorch, ONNX or a literal loop, and each drawn region against the "
+    "derivatives that autograd measures."
+)

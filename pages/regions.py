@@ -40,23 +40,26 @@ with st.sidebar:
     settings = controls.settings(chosen, axis_sizes(shape, layout))
 
 with st.container(horizontal=True):
-    light = controls.choose("Light up", (controls.EVERY, controls.ONE), "light")
     shown = controls.choose("Show", ("declared", "measured"), "show")
+    light = (
+        controls.ONE if shown == "measured" else controls.choose("Light up", (controls.EVERY, controls.ONE), "light")
+    )
     arrangement = controls.choose("Arrange", ("flattened", "samples apart"), "arrange")
     mode = controls.choose("Mode", ("training", "evaluation"), "mode")
 
-measured = shown == "measured"
 index = None
-if light == controls.ONE or measured:
+if light == controls.ONE:
     with st.container(horizontal=True):
         index = controls.position(layout, shape)
-view = View(shape, layout, mode == "training", index, arrangement == "samples apart", measured)
+view = View(shape, layout, mode == "training", index, arrangement == "samples apart", shown == "measured")
 
 for sentence in controls.notices():
     st.warning(sentence, icon=":material/info:")
-for method, place in zip(chosen, st.columns(len(chosen), gap="medium"), strict=True):
-    with place:
-        column(method, settings[method.key], view, height=420 if len(chosen) < 3 else 340)
+across = min(len(chosen), 2 if view.apart else 4)
+for first in range(0, len(chosen), across):
+    for method, place in zip(chosen[first : first + across], st.columns(across, gap="medium"), strict=False):
+        with place:
+            column(method, settings[method.key], view, height=440 if across < 3 else 360)
 
 defined = [method for method in chosen if layout in method.layouts]
 arithmetic, table, snippets = st.tabs(["With its numbers", "Flat view", "Code"])

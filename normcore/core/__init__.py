@@ -3,22 +3,12 @@
 from normcore.core.axes import AXIS_WORDS, LAYOUTS, LETTERS, axis_sizes, plural
 from normcore.core.domains import FLAG, Divides, Domain, OneOf, Range
 from normcore.core.errors import NormcoreError
-from normcore.core.method import (
-    EMPTY,
-    GAIN,
-    GAIN_AND_BIAS,
-    RUNNING,
-    Identity,
-    Method,
-    Normed,
-    Paper,
-    Param,
-    Slot,
-    new_tensor,
-)
+from normcore.core.facts import Identity, Normed, Paper, Param
+from normcore.core.method import EMPTY, Method
 from normcore.core.parameters import Epsilon, EpsilonPlace, GhostBatchSize, Groups, Momentum
 from normcore.core.region import Bound, Region
 from normcore.core.running import apply_running, track
+from normcore.core.slots import GAIN, GAIN_AND_BIAS, RUNNING, Slot, new_tensor
 from normcore.core.statistics import affine, along_channels, center, rescale, root, standardize, variance, widen
 from normcore.core.window import Window
 

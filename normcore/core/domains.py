@@ -32,18 +32,24 @@ class Range:
         if value is None and self.none:
             return None
         kind = numbers.Integral if self.integer else numbers.Real
-        fits = isinstance(value, kind) and not isinstance(value, bool) and self.low <= value <= self.high
-        return None if fits and (self.infinite or math.isfinite(value)) else f"must be {self.words()}"
+        fits = isinstance(value, kind) and not isinstance(value, bool) and self._contains(float(value))
+        return None if fits else f"must be {self.words()}"
+
+    def _contains(self, value: float) -> bool:
+        return self.low <= value <= self.high and (self.infinite or math.isfinite(value))
 
     def words(self) -> str:
         noun = "a whole number" if self.integer else "a number"
-        if math.isinf(self.low):
+        if math.isinf(self.low) and math.isinf(self.high):
             span = noun
+        elif math.isinf(self.low):
+            span = f"{noun} of at most {self.high:g}"
         elif math.isinf(self.high):
             span = f"{noun} of at least {self.low:g}"
         else:
             span = f"{noun} from {self.low:g} to {self.high:g}"
-        span += " or infinity" if self.infinite else ""
+        if self.infinite:
+            span += " or infinity" if math.isinf(self.high) else " or minus infinity"
         return f"{span} or None ({self.none})" if self.none else span
 
     @property
@@ -53,7 +59,9 @@ class Range:
     def samples(self, sizes: Sizes) -> list[Any]:
         low, high = self.span
         middle: float = math.sqrt(max(low, 1e-6) * high) if self.logarithmic else (low + high) / 2
-        values = [int(low), int(middle), int(high)] if self.integer else [max(low, 1e-6), middle, high]
+        # An exact zero turns many a method off: the laws want a value that still does something.
+        values = [int(low), int(middle), int(high)] if self.integer else [low or 1e-6, middle, high]
+        values += [end for end in (self.low, self.high) if self.infinite and math.isinf(end)]
         return sorted(set(values)) + ([None] if self.none else [])
 
     def bad(self, sizes: Sizes) -> list[Any]:

@@ -1,6 +1,8 @@
 """What a method is: a function, who shares its statistics, and the facts that its file declares about it."""
 
+import importlib
 import inspect
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -10,84 +12,16 @@ from typing import Annotated, Any, get_origin
 import torch
 from torch import Tensor
 
-from normcore.core.axes import LAYOUTS, LETTERS, axis_sizes
-from normcore.core.domains import FLAG, Domain, check
+from normcore.core.axes import LAYOUTS, LETTERS, PARENT, SPATIAL, axis_sizes
+from normcore.core.domains import FLAG, check
 from normcore.core.errors import NormcoreError
+from normcore.core.facts import Identity, Normed, Paper, Param
 from normcore.core.region import Bound, Region
+from normcore.core.slots import Slot, new_tensor
 from normcore.core.window import Window
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 EMPTY: Mapping[str, Any] = MappingProxyType({})
-
-
-@dataclass(frozen=True)
-class Paper:
-    """Where a method was published."""
-
-    authors: str
-    title: str
-    year: int
-    arxiv: str | None = None
-
-
-@dataclass(frozen=True)
-class Param:
-    """One hyper-parameter: its name, the values it may take, and the one it has when nothing is said."""
-
-    name: str
-    domain: Domain
-    default: Any
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A tensor that a layer owns: its shape in axis letters, and its first value (or a function of the weight)."""
-
-    axes: str
-    init: float | Callable[[Tensor, Bound], Tensor]
-    dtype: torch.dtype | None = None
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Under these settings (and axis sizes) the method equals another one. An axis letter stands for that size."""
-
-    other: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    other_settings: Mapping[str, Any] = field(default_factory=dict)
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    layouts: tuple[str, ...] = ()
-
-    def holds(self, layout: str, sizes: Mapping[str, int], settings: Mapping[str, Any]) -> bool:
-        """Whether the condition is met by a layout, its axis sizes and complete settings."""
-        wanted = self.resolve(self.settings, sizes)
-        return (
-            (not self.layouts or layout in self.layouts)
-            and all(sizes.get(axis) == size for axis, size in self.sizes.items())
-            and all(settings[name] == value for name, value in wanted.items())
-        )
-
-    @staticmethod
-    def resolve(settings: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, Any]:
-        """The settings with axis letters replaced by sizes."""
-        return {name: sizes.get(v, v) if isinstance(v, str) else v for name, v in settings.items()}
-
-
-@dataclass(frozen=True)
-class Normed:
-    """What every method returns. `stats` are the ones that were used, in shapes that broadcast against the input."""
-
-    y: Any
-    stats: Mapping[str, Tensor]
-    state: Mapping[str, Tensor] = field(default_factory=dict)
-
-
-GAIN = {"weight": Slot("c", 1.0)}
-GAIN_AND_BIAS = {**GAIN, "bias": Slot("c", 0.0)}
-RUNNING = {
-    "running_mean": Slot("c", 0.0),
-    "running_var": Slot("c", 1.0),
-    "num_batches_tracked": Slot("", 0, torch.long),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +34,10 @@ class Method:
         regions: Who shares a statistic, one entry a statistic and axis order.
         paper: Where it comes from.
         why: The problem that it answers, in a sentence or two.
-        formula: LaTeX in which ``<name>`` stands for the input, a statistic, a setting or a parameter.
-        pytorch: The same in plain PyTorch, as code with ``{names}`` of settings and axes (see `normcore.snippet`).
+        formula: LaTeX in which ``<name>`` stands for the input, a statistic or a setting; a function of the settings
+            where they change its form.
+        pytorch: The same in plain PyTorch: code with ``{name}`` for settings and axes (see `normcore.snippet`), or a
+            function of the settings.
         sizes: Which setting gives the size of a factor letter.
         affine: The tensors that its layer learns.
         state: The tensors that its layer remembers.
@@ -114,8 +50,8 @@ class Method:
     regions: tuple[Region | Window, ...]
     paper: Paper
     why: str
-    formula: str
-    pytorch: str
+    formula: str | Callable[[Mapping[str, Any]], str]
+    pytorch: str | Callable[[Mapping[str, Any]], str]
     sizes: Mapping[str, str] = field(default_factory=dict)
     affine: Mapping[str, Slot] = field(default_factory=dict)
     state: Mapping[str, Slot] = field(default_factory=dict)
@@ -136,6 +72,11 @@ class Method:
         """The layouts that it is defined for."""
         names = LAYOUTS[self.family]
         return tuple(name for name in names if not self.regions or any(r.fits(name) for r in self.regions))
+
+    def feature_letters(self, layout: str) -> tuple[str, ...]:
+        """The axes that the gain covers in its paper: ("c",), or with LayerNorm on images ("c", "h", "w")."""
+        per_feature = any("..." in slot.axes for slot in self.affine.values())
+        return tuple(a for a in LETTERS[layout] if a == "c" or (per_feature and a in SPATIAL))
 
     @cached_property
     def params(self) -> tuple[Param, ...]:
@@ -183,11 +124,17 @@ class Method:
         Raises:
             NormcoreError: The shape does not fit the layout, or a setting lies outside its domain.
         """
+        if not isinstance(shape, Sequence) or not all(isinstance(size, numbers.Integral) for size in shape):
+            raise NormcoreError(f"{self.key}: shape={shape!r} must be whole numbers, one for each axis")
         layout = self.layout(layout, len(shape))
-        bounds, complete = self._bind(tuple(shape), layout, settings)
+        bounds, complete = self._bind(tuple(shape), layout, settings, training)
         chosen = self._chosen(layout, complete)
-        from_state = not training and complete.get("track_running_stats", True)
+        from_state = self._uses_state(complete, training)
         return tuple(b for b, r in zip(bounds, chosen, strict=True) if not (from_state and r.running))
+
+    def _uses_state(self, settings: Mapping[str, Any], training: bool) -> bool:
+        """Whether running averages take the place of the batch's statistics."""
+        return bool(self.state) and not training and bool(settings.get("track_running_stats", True))
 
     def layout(self, name: str | None, rank: int) -> str:
         """The layout by its name; without one, images for activations, and by the number of axes for weights."""
@@ -206,12 +153,12 @@ class Method:
         ]
 
     def _bind(
-        self, shape: tuple[int, ...], layout: str, settings: Mapping[str, Any]
+        self, shape: tuple[int, ...], layout: str, settings: Mapping[str, Any], training: bool
     ) -> tuple[tuple[Bound | Window, ...], dict[str, Any]]:
         try:
-            return _bind_cached(self, shape, layout, tuple(settings), *settings.values())
+            return _bind_cached(self, shape, layout, training, tuple(settings), *settings.values())
         except TypeError:  # a setting that cannot be hashed cannot be valid either: say so without the cache
-            return _bind_cached.__wrapped__(self, shape, layout, tuple(settings), *settings.values())
+            return _bind_cached.__wrapped__(self, shape, layout, training, tuple(settings), *settings.values())
 
     def __call__(self, x: Any, layout: str | None = None, **settings: Any) -> Normed:
         """Applies the method.
@@ -227,32 +174,57 @@ class Method:
         """
         tensors = {name: settings.pop(name) for name in self.inputs & settings.keys()}
         if self.family == "gradient":
+            self.layout(layout, 0)
             return self.fn(gradients(self.key, x), **self.settings(settings, EMPTY), **tensors)
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
-            raise NormcoreError(f"{self.key}: x is {kind}; it must be a floating-point tensor")
-        bounds, complete = self._bind(tuple(x.shape), self.layout(layout, x.ndim), settings)
-        if self.state and tensors.get("state") is None:
-            sizes = axis_sizes(x.shape, self.layout(layout, x.ndim))
+        if not _dense(x):
+            kind = f"{x.dtype}, {x.layout}" if isinstance(x, Tensor) else type(x).__name__
+            raise NormcoreError(
+                f"{self.key}: x is {kind}; it must be a dense floating-point tensor of 16, 32 or 64 bits"
+            )
+        training = tensors.get("training", True)
+        if not isinstance(training, bool):
+            raise NormcoreError(f"{self.key}: training={training!r} must be True or False")
+        layout = self.layout(layout, x.ndim)
+        bounds, complete = self._bind(tuple(x.shape), layout, settings, training)
+        sizes = dict(zip(LETTERS[layout], x.shape, strict=True))
+        if self.state and not tensors.get("state"):
             tensors["state"] = {name: new_tensor(slot, sizes, x) for name, slot in self.state.items()}
+        self._check_tensors(tensors, sizes)
         return self.fn(x, *bounds, **complete, **tensors)
 
+    def _check_tensors(self, given: Mapping[str, Any], sizes: Mapping[str, int]) -> None:
+        """Refuses a learned or remembered tensor whose shape does not fit, before the mathematics stumbles over it."""
+        state = given.get("state")
+        missing = [name for name in self.state if not isinstance(state, Mapping) or name not in state]
+        if missing:
+            raise NormcoreError(f"{self.key}: the state has no {missing[0]!r}; it needs {', '.join(self.state)}")
+        learned = [(name, given[name], slot) for name, slot in self.affine.items() if given.get(name) is not None]
+        for name, tensor, slot in learned + [(name, given["state"][name], slot) for name, slot in self.state.items()]:
+            if not isinstance(tensor, Tensor):
+                raise NormcoreError(f"{self.key}: {name} is {type(tensor).__name__}; it must be a tensor")
+            if not slot.fits(tensor.shape, sizes):
+                raise NormcoreError(
+                    f"{self.key}: {name} has shape {tuple(tensor.shape)}; it must be {slot.words(sizes)}"
+                )
 
-def new_tensor(slot: Slot, sizes: Mapping[str, int], like: Tensor | None = None) -> Tensor:
-    """A slot's tensor with its first value; half-precision input gets float32."""
-    dtype = slot.dtype
-    if dtype is None and like is not None:
-        dtype = torch.promote_types(like.dtype, torch.float32)
-    shape = [int(axis) if axis.isdigit() else sizes[axis] for axis in slot.axes.split()]
-    device = None if like is None else like.device
-    assert not callable(slot.init), "slots that start from a weight are filled by reparametrize"
-    return torch.full(shape, slot.init, dtype=dtype or torch.get_default_dtype(), device=device)
+    def __reduce__(self) -> Any:
+        """Copies and pickles are references to the method's file, which alone says what the method is."""
+        return _method_of, (self.fn.__module__,)
+
+
+def _method_of(module: str) -> Method:
+    method: Method = importlib.import_module(module).METHOD
+    return method
+
+
+def _dense(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.dtype in FLOATS and x.layout is torch.strided
 
 
 def gradients(key: str, given: Any) -> list[Tensor]:
     """The list of gradients, refused in a sentence when it is not one of dense floating-point tensors."""
     tensors = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else None
-    if tensors is None or not all(isinstance(g, Tensor) and g.is_floating_point() and not g.is_sparse for g in tensors):
+    if tensors is None or not all(_dense(g) for g in tensors):
         kind = "a single tensor" if isinstance(given, Tensor) else type(given).__name__
         what = kind if tensors is None else "a list in which something else stands too"
         raise NormcoreError(f"{key}: the gradients are {what}; they must be a list of dense floating-point tensors")
@@ -261,13 +233,19 @@ def gradients(key: str, given: Any) -> list[Tensor]:
 
 @lru_cache(maxsize=1024, typed=True)
 def _bind_cached(
-    method: Method, shape: tuple[int, ...], layout: str, names: tuple[str, ...], *values: Any
+    method: Method, shape: tuple[int, ...], layout: str, training: bool, names: tuple[str, ...], *values: Any
 ) -> tuple[tuple[Bound | Window, ...], dict[str, Any]]:
     try:
         sizes = axis_sizes(shape, layout)
     except NormcoreError as error:
         raise NormcoreError(f"{method.key}: {error}") from None
-    complete = method.settings(dict(zip(names, values, strict=True)), sizes)
-    factors = {letter: complete[name] for letter, name in method.sizes.items()}
+    given = dict(zip(names, values, strict=True))
+    if method._uses_state({param.name: param.default for param in method.params} | given, training):
+        # Evaluation does not split the batch: it is one part, and any number of samples will do.
+        complete = method.settings(given, {axis: size for axis, size in sizes.items() if axis != "n"})
+        whole = {letter: sizes["n"] for letter in method.sizes if PARENT[letter] == "n"}
+    else:
+        complete, whole = method.settings(given, sizes), {}
+    factors = {letter: complete[name] for letter, name in method.sizes.items()} | whole
     chosen = method._chosen(layout, complete)
     return tuple(r.bind(shape, **(complete if isinstance(r, Window) else factors)) for r in chosen), complete

@@ -4,8 +4,9 @@ A `Region` is declared without a shape; `Region.bind` holds a shape against it, 
 """
 
 import math
+import numbers
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -40,6 +41,15 @@ class Region:
     pattern: str
     running: bool = False
     when: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        letters = [letter for axis in self.axes for letter in axis]
+        unknown = [letter for letter in self.kept if letter not in letters]
+        if "->" not in self.pattern or unknown or len(set(letters)) < len(letters):
+            raise NormcoreError(
+                f"Region({self.pattern!r}): left of the arrow stands each axis once, right of it some of them, "
+                "as in 'n (g k) ... -> n g'"
+            )
 
     @cached_property
     def axes(self) -> tuple[Factors, ...]:
@@ -81,10 +91,10 @@ class Region:
 
     def _split(self, factors: Factors, size: int, sizes: Mapping[str, int]) -> tuple[Factor, ...]:
         known = {letter: sizes[letter] for letter in factors if letter in sizes}
-        if len(factors) == 1:
-            known = {factors[0]: size}
         unknown = [letter for letter in factors if letter not in known]
         product = math.prod(known.values())
+        if not all(isinstance(value, numbers.Integral) for value in known.values()):
+            raise NormcoreError(f"{self.pattern!r}: {known} must be whole numbers")
         if len(unknown) > 1:
             raise NormcoreError(f"{self.pattern!r}: the axis ({' '.join(factors)}) needs the size of {unknown[0]}")
         if product < 1 or size % product or (not unknown and product != size):
@@ -134,8 +144,9 @@ class Bound:
 
     @cached_property
     def merged(self) -> tuple[str, tuple[int, ...]]:
-        """The split view with like neighbors merged: ``("KR", (8, 128))``; K is kept, R reduced, axes of one dropped."""
-        kinds, sizes = "", []
+        """The split view with like neighbors merged, axes of one dropped: ``("KR", (8, 128))``, K kept, R reduced."""
+        kinds = ""
+        sizes: list[int] = []
         for factor in (f for axis in self.factors for f in axis):
             kind = "K" if factor.kept else "R"
             if factor.size == 1:
@@ -227,7 +238,10 @@ def _runs(part: Tensor) -> Tensor:
 
 def check_index(index: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
     """The index as whole numbers, refused in a sentence when it lies outside the shape."""
-    if len(index) != len(shape) or not all(0 <= int(i) < size for i, size in zip(index, shape, strict=False)):
+    index = tuple(index) if isinstance(index, Iterable) else (index,)
+    if not all(isinstance(i, numbers.Integral) for i in index):
+        raise NormcoreError(f"index {index!r} must be whole numbers, one for each axis of shape {tuple(shape)}")
+    if len(index) != len(shape) or not all(0 <= i < size for i, size in zip(index, shape, strict=True)):
         last = tuple(size - 1 for size in shape)
-        raise NormcoreError(f"index {tuple(index)} lies outside shape {tuple(shape)}; the last element is {last}")
+        raise NormcoreError(f"index {index} lies outside shape {tuple(shape)}; the last element is {last}")
     return tuple(int(i) for i in index)

@@ -52,12 +52,13 @@ class _Standardized(NamedTuple):
 
 
 def _through_kernel(x: Tensor, region: Bound, eps: float, weight: Tensor | None, bias: Tensor | None) -> _Standardized:
-    """Standardizes through the kernel whose memory layout is the region's, with the gain and bias where it takes them."""
+    """Standardizes through the kernel that fits the region's memory layout, with gain and bias where it takes them."""
     kinds, sizes = region.merged
     fusable = all(p is None or p.ndim == 1 for p in (weight, bias))
     if _groups_channels(region):
         samples, channels = x.shape[:2]
         spatial, groups = math.prod(x.shape[2:]), region.count // samples
+        fusable = fusable and region.factors[1][0].letter in ("c", "g")
         gain = (_like(weight, x), _like(bias, x)) if fusable else (None, None)
         done = _Standardized(*torch.native_group_norm(x.contiguous(), *gain, samples, channels, spatial, groups, eps))
     elif kinds in ("", "K", "R", "KR"):
@@ -78,7 +79,7 @@ def _through_kernel(x: Tensor, region: Bound, eps: float, weight: Tensor | None,
 
 
 def _groups_channels(region: Bound) -> bool:
-    """Whether the region is one that the group norm kernel computes: blocks of channels of one sample, with all space."""
+    """Whether the group norm kernel computes the region: blocks of channels of one sample, with all their space."""
     samples, *others = region.factors
     if not others or not all(factor.kept for factor in samples):
         return False

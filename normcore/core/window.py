@@ -27,14 +27,18 @@ class Window:
     running = False
     when: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
+    @property
+    def _axes(self) -> Region:
+        return Region(f"{self.pattern} ->")
+
     def fits(self, layout: str) -> bool:
         """Whether the pattern is written for the layout's axes."""
-        return Region(self.pattern).fits(layout)
+        return self._axes.fits(layout)
 
     def bind(self, shape: Sequence[int], **settings: int) -> "Window":
         """The window for one shape; `settings` gives the extents that `over` names."""
         reach = []
-        for (letter,), size in zip(Region(self.pattern).letters(len(shape)), shape, strict=True):
+        for (letter,), size in zip(self._axes.letters(len(shape)), shape, strict=True):
             name = "..." if letter in SPATIAL else letter
             if name not in self.over:
                 reach.append((0, 0))

@@ -88,9 +88,9 @@ def regions(
         index = [size // 2 for size in shape]  # windows overlap: only one of them can be lit
     groups = _arrangement(letters, apart)
     sides = [[_side(axes, shape, letters, parts, _cap(axes, apart), index) for axes in group] for group in groups]
-    chosen, colors = parts[statistic], _color_parts(parts[statistic], letters)
+    chosen = parts[statistic]
     where = {letter: side.index(letter) for group in sides for side in group for letter in side.letters}
-    table = _combine(sides, where, letters, colors) % len(REGION_COLORS)
+    table = _combine(sides, where, letters, _ranked(chosen, where, letters)) % len(REGION_COLORS)
     axes = tuple(_axis(group, where, letters, chosen) for group in sides)
     picked = None if index is None else _picked(sides, index, letters)
     if influence is not None:
@@ -198,9 +198,13 @@ def _edges(parts: list[list[np.ndarray]], length: int) -> np.ndarray | None:
     return np.array(sorted(inner))
 
 
-def _color_parts(parts: list[np.ndarray], letters: Sequence[str]) -> list[np.ndarray]:
-    ranks = [np.searchsorted(np.unique(part), part) for part in parts]
-    return [rank * STEPS[letter] for rank, letter in zip(ranks, letters, strict=True)]
+def _ranked(parts: list[np.ndarray], where: dict[str, np.ndarray], letters: Sequence[str]) -> list[np.ndarray]:
+    """Color steps for each index of each axis: neighbors among the cells drawn differ, however far apart they are."""
+    steps = []
+    for part, letter in zip(parts, letters, strict=True):
+        drawn = np.unique(part[where[letter]])
+        steps.append(np.searchsorted(drawn, part) * STEPS[letter])
+    return steps
 
 
 def _along(

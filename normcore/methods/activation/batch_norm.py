@@ -59,8 +59,8 @@ METHOD = Method(
         2015,
         "1502.03167",
     ),
-    why="Deep networks trained slowly because every layer's inputs kept moving; a fixed mean and scale per channel lets "
-    "them take far larger steps. The price: the samples of a batch depend on each other.",
+    why="Deep networks trained slowly because every layer's inputs kept moving; a fixed mean and scale per channel "
+    "lets them take far larger steps. The price: the samples of a batch depend on each other.",
     formula=r"\frac{<x> - <mean>}{\sqrt{<var> + <eps>}}",
     pytorch="norm = torch.nn.BatchNorm{nd}({c}, eps={eps}, momentum={momentum}, "
     "track_running_stats={track_running_stats}).train({training})\n"

@@ -52,8 +52,11 @@ METHOD = Method(
     ),
     why="Masked pre-training left many channels dead or saying the same. Letting channels compete by their norms keeps "
     "them different.",
-    formula=r"<x> \cdot \frac{<norm>}{<mean_norm> + <eps>}",
-    pytorch="norm = x.norm(p=2, dim={space}, keepdim=True)\n"
-    "y = x * norm / (norm.mean(dim={channel}, keepdim=True) + {eps}) + (x if {residual} else 0)",
+    formula=lambda settings: (
+        r"<x> \cdot \frac{<norm>}{<mean_norm> + <eps>}" + (" + <x>" if settings["residual"] else "")
+    ),
+    pytorch="weight, bias = torch.zeros({column}), torch.zeros({column})  # learned\n"
+    "norm = x.norm(p=2, dim={space}, keepdim=True)\n"
+    "y = weight * (x * norm / (norm.mean(dim={channel}, keepdim=True) + {eps})) + bias + (x if {residual} else 0)",
     affine={"weight": Slot("c", 0.0), "bias": Slot("c", 0.0)},
 )

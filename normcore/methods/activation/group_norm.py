@@ -30,8 +30,8 @@ METHOD = Method(
     name="GroupNorm",
     regions=(Region("n (g k) ... -> n g"), Region("n t (g k) -> n g")),
     paper=Paper("Yuxin Wu, Kaiming He", "Group Normalization", 2018, "1803.08494"),
-    why="BatchNorm fails with few samples on a device, as in detection and video. Groups of channels of one sample hold "
-    "enough values for a good statistic whatever the batch size.",
+    why="BatchNorm fails with few samples on a device, as in detection and video. Groups of channels of one sample "
+    "hold enough values for a good statistic whatever the batch size.",
     formula=r"\frac{<x> - <mean>}{\sqrt{<var> + <eps>}}",
     pytorch="norm = torch.nn.GroupNorm({num_groups}, {c}, eps={eps})\ny = norm({x}){back}",
     sizes={"g": "num_groups"},

@@ -58,8 +58,8 @@ METHOD = Method(
         2016,
         "1607.08022",
     ),
-    why="In style transfer the contrast of the content image should not reach the result. Standardizing every channel of "
-    "every image removes it, and no other image plays a part.",
+    why="In style transfer the contrast of the content image should not reach the result. Standardizing every channel "
+    "of every image removes it, and no other image plays a part.",
     formula=r"\frac{<x> - <mean>}{\sqrt{<var> + <eps>}}",
     pytorch="norm = torch.nn.InstanceNorm{nd}({c}, eps={eps}, momentum={momentum}, "
     "track_running_stats={track_running_stats}).train({training})\n"

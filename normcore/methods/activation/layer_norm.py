@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from normcore.core import GAIN_AND_BIAS, Bound, Epsilon, Identity, Method, Normed, Paper, Region, standardize
+from normcore.core import Bound, Epsilon, Identity, Method, Normed, Paper, Region, Slot, standardize
 
 
 def layer_norm(
@@ -24,11 +24,11 @@ METHOD = Method(
     name="LayerNorm",
     regions=(Region("n c ... -> n"), Region("n t c -> n t")),
     paper=Paper("Jimmy Lei Ba, Jamie Ryan Kiros, Geoffrey E. Hinton", "Layer Normalization", 2016, "1607.06450"),
-    why="BatchNorm needs a batch, and a different statistic for every step of a sequence. Statistics of one sample's own "
-    "features need neither, and are the same in training and evaluation.",
+    why="BatchNorm needs a batch, and a different statistic for every step of a sequence. Statistics of one sample's "
+    "own features need neither, and are the same in training and evaluation.",
     formula=r"\frac{<x> - <mean>}{\sqrt{<var> + <eps>}}",
     pytorch="norm = torch.nn.LayerNorm({features}, eps={eps})\ny = norm(x)",
-    affine=GAIN_AND_BIAS,
+    affine={"weight": Slot("c ...", 1.0), "bias": Slot("c ...", 0.0)},
     invariant_to=frozenset({"scale", "shift"}),
     equals=(
         Identity("group_norm", other_settings={"num_groups": 1}, layouts=("vector", "signal", "image", "volume")),

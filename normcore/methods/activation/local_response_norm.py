@@ -45,8 +45,8 @@ METHOD = Method(
         "ImageNet Classification with Deep Convolutional Neural Networks",
         2012,
     ),
-    why="ReLU outputs have no upper limit. Borrowing lateral inhibition from the eye, a channel with strong neighbors at "
-    "the same place is turned down.",
+    why="ReLU outputs have no upper limit. Borrowing lateral inhibition from the eye, a channel with strong neighbors "
+    "at the same place is turned down.",
     formula=r"\frac{<x>}{\left(<k> + <alpha> \cdot <mean_square>\right)^{<beta>}}",
     pytorch="y = torch.nn.functional.local_response_norm({x3}, {size}, alpha={alpha}, beta={beta}, k={k}){back3}",
 )

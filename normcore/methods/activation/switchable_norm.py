@@ -44,7 +44,7 @@ def switchable_norm(
     unbiased: bool = False,
     track_running_stats: bool = True,
 ) -> Normed:
-    """Mixes the means, and the variances, of InstanceNorm, LayerNorm and BatchNorm, and normalizes once with the result.
+    """Mixes the means and the variances of InstanceNorm, LayerNorm and BatchNorm, and normalizes once with them.
 
     The mixing shares are ``softmax(mean_weight)`` and ``softmax(var_weight)``, in the order instance, layer, batch.
     Layer and batch variances are built from the instance statistics by the law of total variance, as in the authors'
@@ -76,8 +76,9 @@ def switchable_norm(
 
 
 def _mix(parts: list[Tensor], logits: Tensor | None) -> Tensor:
-    shares = [1 / 3] * 3 if logits is None else logits.to(parts[0].dtype).softmax(0).unbind()
-    return sum((share * part for share, part in zip(shares[1:], parts[1:], strict=True)), shares[0] * parts[0])
+    shares = parts[0].new_full((3,), 1 / 3) if logits is None else logits.to(parts[0].dtype).softmax(0)
+    first, second, third = parts
+    return shares[0] * first + shares[1] * second + shares[2] * third
 
 
 METHOD = Method(
@@ -94,8 +95,8 @@ METHOD = Method(
         2018,
         "1806.10779",
     ),
-    why="No normalizer is best for every layer and batch size. Let each layer learn how much of instance, layer and batch "
-    "statistics it wants.",
+    why="No normalizer is best for every layer and batch size. Let each layer learn how much of instance, layer and "
+    "batch statistics it wants.",
     formula=r"\frac{<x> - <mean>}{\sqrt{<var> + <eps>}}",
     pytorch="mean_in, var_in = x.mean({space}, keepdim=True), x.var({space}, unbiased={unbiased}, keepdim=True)\n"
     "mean_ln, mean_bn = mean_in.mean(1, keepdim=True), mean_in.mean(0, keepdim=True)\n"

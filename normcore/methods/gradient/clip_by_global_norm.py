@@ -43,8 +43,13 @@ METHOD = Method(
         2013,
         "1211.5063",
     ),
-    why="Where the loss has a cliff, a full gradient step jumps off it. Shortening the gradient keeps its direction and "
-    "bounds the step.",
+    why="Where the loss has a cliff, a full gradient step jumps off it. Shortening the gradient keeps its direction "
+    "and bounds the step.",
     formula=r"<x> \cdot \min\left(1, \frac{<max_norm>}{<norm> + <eps>}\right)",
-    pytorch="torch.nn.utils.clip_grad_norm_(parameters, {max_norm}, norm_type={norm_type})",
+    pytorch=lambda settings: (
+        "torch.nn.utils.clip_grad_norm_(parameters, {max_norm}, norm_type={norm_type})"
+        if settings["eps"] == 1e-6
+        else "norm = torch.nn.utils.get_total_norm([p.grad for p in parameters], norm_type={norm_type})\n"
+        "parameters[0].grad.mul_(torch.clamp({max_norm} / (norm + {eps}), max=1.0))"
+    ),
 )

@@ -1,20 +1,22 @@
 """Clipping by value: every element of the gradient is cut to an interval."""
 
+import math
 from typing import Annotated
 
 from torch import Tensor
 
-from normcore.core import Method, NormcoreError, Normed, Paper, Range
+from normcore.core import Method, Normed, Paper, Range
 
-Limit = Annotated[float | None, Range(float("-inf"), none="clip_value")]
+Lower = Annotated[float | None, Range(-math.inf, 0.0, usual=(-5.0, 0.0), none="-clip_value", infinite=True)]
+Upper = Annotated[float | None, Range(0.0, usual=(0.0, 5.0), none="clip_value", infinite=True)]
 
 
 def clip_by_value(
     gradients: list[Tensor],
     *,
     clip_value: Annotated[float, Range(0.0, usual=(0.0, 5.0))] = 1.0,
-    lower: Limit = None,
-    upper: Limit = None,
+    lower: Lower = None,
+    upper: Upper = None,
 ) -> Normed:
     """Cuts every element to the interval from -clip_value to clip_value, or from `lower` to `upper`.
 
@@ -25,8 +27,6 @@ def clip_by_value(
     """
     low = -clip_value if lower is None else lower
     high = clip_value if upper is None else upper
-    if low > high:
-        raise NormcoreError(f"clip_by_value: lower={low!r} must not exceed upper={high!r}; try swapping them")
     return Normed([gradient.clamp(low, high) for gradient in gradients], {})
 
 
@@ -38,5 +38,10 @@ METHOD = Method(
     why="A recurrent network's gradient sometimes explodes, and one step then undoes hours. Cutting each element "
     "to a small interval was the first cure.",
     formula=r"\min(\max(<x>, -<clip_value>), <clip_value>)",
-    pytorch="torch.nn.utils.clip_grad_value_(parameters, {clip_value})",
+    pytorch=lambda settings: (
+        "torch.nn.utils.clip_grad_value_(parameters, {clip_value})"
+        if settings["lower"] is None and settings["upper"] is None
+        else f"parameters[0].grad.clamp_({'-{clip_value}' if settings['lower'] is None else '{lower}'}, "
+        f"{'{clip_value}' if settings['upper'] is None else '{upper}'})"
+    ),
 )

@@ -40,8 +40,8 @@ METHOD = Method(
     ),
     why="The length and the direction of a weight vector want different step sizes. Separating them conditions the "
     "problem better, without any dependence on the batch.",
-    formula=r"\frac{<weight>}{<norm>}",
-    pytorch="norm = torch.linalg.vector_norm(weight, dim={reduced}, keepdim=True)\ny = weight / norm",
+    formula=r"\frac{<x>}{<norm>}",
+    pytorch="module = torch.nn.utils.parametrizations.weight_norm(module, dim={dim})\ny = module.weight",
     affine={"gain": Slot("o", _norm)},
     invariant_to=frozenset({"scale"}),
 )

@@ -54,11 +54,16 @@ METHOD = Method(
         2019,
         "1903.10520",
     ),
-    why="With one or two images on a device BatchNorm fails and GroupNorm lags behind. Standardizing weights instead of "
-    "activations smooths the loss in the same way and needs no batch.",
-    formula=r"\frac{<weight> - <mean>}{<sigma>}",
+    why="With one or two images on a device BatchNorm fails and GroupNorm lags behind. Standardizing weights instead "
+    "of activations smooths the loss in the same way and needs no batch.",
+    formula=lambda settings: (
+        r"\frac{<x> - <mean>}{\sqrt{<var> + <eps>}}"
+        if settings["eps_place"] == "inside"
+        else r"\frac{<x> - <mean>}{\sqrt{<var>} + <eps>}"
+    ),
     pytorch="mean = weight.mean(dim={reduced}, keepdim=True)\n"
     "var = weight.var(dim={reduced}, unbiased={unbiased}, keepdim=True)\n"
-    "y = (weight - mean) / {denominator}",
+    "inside, outside = ({eps}, 0) if {eps_place} == 'inside' else (0, {eps})\n"
+    "y = (weight - mean) / (torch.sqrt(var + inside) + outside)",
     invariant_to=frozenset({"scale", "shift"}),
 )

@@ -1,0 +1,262 @@
+// @ts-check
+// One Plotly figure on a Streamlit page, kept alive: every change goes through Plotly.react or Plotly.extendTraces.
+// The page imports this module once; Python sends only data. `theme.json` beside it holds every color and style.
+
+import { blockFigure } from "./blocks.js";
+
+const [look, Plotly] = await Promise.all([fetch(new URL("theme.json", import.meta.url)).then((r) => r.json()), library()]);
+
+/** @type {WeakMap<Element, Plot>} one plot per mounted component */
+const plots = new WeakMap();
+/** @type {Map<string, {camera: any, members: Set<Plot>}>} plots that are looked at from the same side */
+const groups = new Map();
+const webgl = Boolean(document.createElement("canvas").getContext("webgl"));
+const sheet = new CSSStyleSheet();
+sheet.replaceSync(`
+  .normcore-plot { width: 100%; border-radius: var(--st-base-radius); outline: none; }
+  .normcore-plot:focus-visible { box-shadow: 0 0 0 2px var(--st-primary-color); }
+  .normcore-plot .nsewdrag, .normcore-plot canvas { touch-action: none; }
+  .normcore-plot-note { display: grid; place-items: center; height: 100%; color: var(--st-gray-text-color); }`);
+document.adoptedStyleSheets.push(sheet);
+
+/** Load plotly.js beside this module, whatever other copy the page may have. */
+function library() {
+  return new Promise((resolve, reject) => {
+    const script = document.createElement("script");
+    script.src = new URL("plotly.js", import.meta.url).href;
+    script.onload = () => resolve(/** @type {any} */ (window).Plotly);
+    script.onerror = () => reject(new Error("plotly.js could not be loaded"));
+    document.head.append(script);
+  });
+}
+
+/** Streamlit calls this on every change of data or theme; the answer is called when the component goes away. */
+export default function show(/** @type {any} */ component) {
+  const parent = component.parentElement;
+  const plot = plots.get(parent) ?? new Plot(parent);
+  plots.set(parent, plot);
+  plot.receive(component);
+  // Streamlit also calls this when a newer message overtook an older one: only a plot off the page is gone.
+  return () => setTimeout(() => plot.node.isConnected || plot.remove());
+}
+
+class Plot {
+  constructor(/** @type {Element} */ parent) {
+    this.node = /** @type {any} */ (document.createElement("div"));
+    this.node.className = "normcore-plot";
+    this.node.tabIndex = 0;
+    this.node.setAttribute("role", "img");
+    parent.append(this.node);
+    this.queue = Promise.resolve();
+    this.live = { run: "", count: 0 };
+    this.watchPointer();
+    this.node.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => this.turn(event));
+    this.observer = new ResizeObserver(() => this.queue = this.queue.then(() => this.resize()));
+    this.observer.observe(this.node);
+  }
+
+  receive(/** @type {any} */ component) {
+    this.component = component;
+    this.queue = this.queue.then(() => this.draw(component)).catch((error) => console.error(error));
+  }
+
+  async draw(/** @type {any} */ component) {
+    const data = component.data;
+    if (!data || !this.node.isConnected || (component !== this.component && !data.live)) return;
+    this.node.setAttribute("aria-label", data.alt);
+    this.node.style.height = `${data.height}px`;
+    const colors = this.colors();
+    const drawing = JSON.stringify([data.figure, data.blocks, data.height, data.group, colors]);
+    const live = data.live;
+    const fresh = live && live.run !== this.live.run;
+    if (fresh) this.live = { run: live.run, count: 0 };
+    if (drawing !== this.drawing || fresh) {
+      const figure = data.blocks ? blockFigure(data.blocks, look.blocks) : JSON.parse(data.figure);
+      if (live) this.carryOver(figure.data.slice(0, live.x.length), fresh);
+      if (!(await this.react(figure, data, colors))) return;
+      this.drawing = drawing;
+    }
+    if (live) await this.append(live);
+  }
+
+  /** Draw a figure in place; camera, zoom and legend stay as the visitor left them. */
+  async react(/** @type {any} */ figure, /** @type {any} */ data, /** @type {any} */ colors) {
+    const solid = Boolean(figure.layout.scene);
+    if (solid && !webgl) {
+      this.node.innerHTML = '<p class="normcore-plot-note">3-D needs WebGL; the flat view below says the same.</p>';
+      return false;
+    }
+    this.join(solid ? data.group : null);
+    const layout = { ...figure.layout, template: { layout: look.layout }, uirevision: "keep", height: data.height };
+    if (solid) layout.scene = { ...layout.scene, ...(this.camera && { camera: this.camera }) };
+    const buttons = [["toImage", solid ? "resetCameraDefault3d" : "resetScale2d"]];
+    const config = { displaylogo: false, modeBarButtons: buttons, scrollZoom: solid };
+    await Plotly.react(this.node, paint(figure.data, colors), paint(layout, colors), config);
+    if (!this.listening) this.listen();
+    this.refine(this.node._fullLayout.scene?._scene);
+    this.pointAgain();
+    return true;
+  }
+
+  /** Two things in space that Plotly has no option for; without them lines flicker on faces and catch clicks. */
+  refine(/** @type {any} */ scene) {
+    if (!scene?.glplot) return;
+    // A nearer horizon spends the depth buffer, often only 16 bits, on what is there.
+    scene.glplot.zFar = 30;
+    for (const trace of Object.values(scene.traces)) if (trace.linePlot) trace.linePlot.drawPick = () => {};
+    scene.glplot.redraw();
+  }
+
+  colors() {
+    const style = getComputedStyle(this.node);
+    const names = { $ink: "text", $muted: "gray-text", $line: "border", $ground: "background", $accent: "primary" };
+    return Object.fromEntries(Object.entries(names).map(([k, name]) => [k, style.getPropertyValue(`--st-${name}-color`)]));
+  }
+
+  resize() {
+    const { clientWidth, _fullLayout: layout } = this.node;
+    if (layout && clientWidth && Math.abs(clientWidth - layout.width) > 1) return Plotly.relayout(this.node, { autosize: true });
+  }
+
+  remove() {
+    this.join(null);
+    this.observer.disconnect();
+    Plotly.purge(this.node);
+    this.node.remove();
+  }
+
+  // Cameras --------------------------------------------------------------------------------------------------------
+
+  join(/** @type {string | null} */ name) {
+    if (name === this.group) return;
+    groups.get(this.group ?? "")?.members.delete(this);
+    this.group = name;
+    if (!name) return;
+    const group = groups.get(name) ?? { camera: this.camera, members: new Set() };
+    groups.set(name, group.members.add(this) && group);
+    this.camera = group.camera ?? this.camera;
+  }
+
+  /** Remember where the visitor looks from, and let the other plots of the group follow, once a frame. */
+  moved(/** @type {any} */ change) {
+    const camera = change["scene.camera"];
+    if (!camera || same(camera, this.camera)) return;
+    this.camera = camera;
+    const group = groups.get(this.group ?? "");
+    if (!group) return;
+    const waiting = group.camera !== group.shown;
+    group.camera = camera;
+    if (waiting) return;
+    requestAnimationFrame(() => {
+      group.shown = group.camera;
+      for (const plot of group.members) {
+        if (same(plot.camera, group.camera)) continue;
+        plot.camera = group.camera;
+        if (plot.node._fullLayout) Plotly.relayout(plot.node, { "scene.camera": group.camera });
+      }
+    });
+  }
+
+  turn(/** @type {KeyboardEvent} */ event) {
+    const [sideways, up] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key] ?? [0, 0];
+    const scene = this.node._fullLayout?.scene;
+    if (!scene || !(sideways || up)) return;
+    event.preventDefault();
+    const camera = structuredClone(this.camera ?? scene.camera);
+    const { x, y, z } = camera.eye;
+    const distance = Math.hypot(x, y, z);
+    const around = Math.atan2(y, x) + sideways * 0.15;
+    const above = Math.min(1.5, Math.max(-1.5, Math.asin(z / distance) + up * 0.15));
+    const flat = distance * Math.cos(above);
+    camera.eye = { x: flat * Math.cos(around), y: flat * Math.sin(around), z: distance * Math.sin(above) };
+    Plotly.relayout(this.node, { "scene.camera": camera });
+  }
+
+  // Clicks ---------------------------------------------------------------------------------------------------------
+
+  listen() {
+    this.listening = true;
+    this.node.on("plotly_relayouting", (/** @type {any} */ change) => this.moved(change));
+    this.node.on("plotly_relayout", (/** @type {any} */ change) => this.moved(change));
+    // Flat plots say "click" once a click. In 3-D Plotly says it on every frame while a button is down, or never when
+    // it was down for less than a frame: there the browser's own click counts, with what the next frame finds below.
+    this.node.on("plotly_hover", (/** @type {any} */ event) => this.waiting && this.pick(event.points[0]));
+    this.node.on("plotly_click", (/** @type {any} */ event) => {
+      if (this.waiting || !this.node._fullLayout.scene) this.pick(event.points[0]);
+    });
+    this.node.on("plotly_unhover", () => (this.waiting = false));
+  }
+
+  watchPointer() {
+    let down = { x: 0, y: 0 };
+    const far = (/** @type {MouseEvent} */ event) => Math.hypot(event.x - down.x, event.y - down.y) > 4;
+    this.node.addEventListener("pointerdown", (/** @type {PointerEvent} */ event) => (down = event), true);
+    this.node.addEventListener("pointermove", (/** @type {PointerEvent} */ event) => {
+      this.pointer = event;
+      if (far(event)) this.waiting = false;
+    }, true);
+    this.node.addEventListener("click", (/** @type {MouseEvent} */ event) => {
+      const scene = this.node._fullLayout?.scene?._scene;
+      if (event.target !== scene?.glplot?.canvas || far(event)) return;
+      this.waiting = true;
+      scene.glplot.redraw();
+    }, true);
+  }
+
+  pick(/** @type {any} */ { curveNumber: trace, pointNumber: point }) {
+    this.waiting = false;
+    const { cells, size } = this.node.data[trace];
+    const flat = cells?.[point];
+    const cell = cells ? [Math.floor(flat / size[2] / size[1]), Math.floor(flat / size[2]) % size[1], flat % size[2]] : null;
+    this.component.setTriggerValue("pick", { trace, point, cell });
+  }
+
+  /** Bring the hover label back that a redraw took away. */
+  pointAgain() {
+    const at = this.pointer;
+    if (!at || !this.node.matches(":hover") || at.buttons) return;
+    const target = document.elementFromPoint(at.clientX, at.clientY);
+    target?.dispatchEvent(new MouseEvent("mousemove", { bubbles: true, clientX: at.clientX, clientY: at.clientY }));
+  }
+
+  // Live runs ------------------------------------------------------------------------------------------------------
+
+  /** Keep the points drawn so far when only the look of a live figure changes. */
+  carryOver(/** @type {any[]} */ traces, /** @type {boolean} */ fresh) {
+    traces.forEach((trace, i) => {
+      const held = fresh ? null : this.node.data?.[i];
+      Object.assign(trace, { x: held ? [...held.x] : [], y: held ? [...held.y] : [] });
+    });
+  }
+
+  /** Append new points; skip those known already, and ask for those that never came. */
+  async append(/** @type {any} */ { run, start, x, y }) {
+    const have = this.live.count;
+    const known = have - start;
+    if (known < 0) {
+      this.component.setTriggerValue("have", { run, count: have });
+      return;
+    }
+    const total = start + Math.max(0, ...x.map((/** @type {any[]} */ points) => points.length));
+    if (total <= have) return;
+    const cut = (/** @type {any[][]} */ series) => series.map((points) => points.slice(known));
+    await Plotly.extendTraces(this.node, { x: cut(x), y: cut(y) }, [...x.keys()]);
+    this.live.count = total;
+    this.pointAgain();
+  }
+}
+
+/** Put the page's colors in the place of words such as "$ink". */
+function paint(/** @type {any} */ value, /** @type {Record<string, string>} */ colors) {
+  if (typeof value === "string") return value in colors ? colors[value] : value;
+  if (value === null || typeof value !== "object" || ArrayBuffer.isView(value) || value.bdata) return value;
+  if (Array.isArray(value)) return typeof value.at(-1) === "number" ? value : value.map((part) => paint(part, colors));
+  /** @type {any} */
+  const painted = {};
+  for (const name of Object.keys(value)) painted[name] = paint(value[name], colors);
+  return painted;
+}
+
+function same(/** @type {any} */ one, /** @type {any} */ other) {
+  return JSON.stringify(one) === JSON.stringify(other);
+}

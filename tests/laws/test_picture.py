@@ -1,0 +1,93 @@
+"""The picture is the truth: declared regions are exactly the inputs that move an output."""
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import pytest
+import torch
+from cases import draw, every_method, function, learned, modes, remembered, samples
+from torch import Tensor
+
+from normcore import METHODS, Bound, Method, Window, influence
+
+
+@lru_cache
+def declared(bounds: tuple[Bound | Window, ...], shape: tuple[int, ...]) -> Tensor:
+    """One row for each output element: the members of its regions, and the element itself."""
+    count = math.prod(shape)
+    picture = torch.eye(count, dtype=torch.bool)
+    strides = torch.tensor([math.prod(shape[axis + 1 :]) for axis in range(len(shape))])
+    for row in range(count):
+        index = tuple(int(i) for i in torch.unravel_index(torch.tensor(row), shape))
+        for bound in bounds:
+            picture[row, (bound.members(index) * strides).sum(1)] = True
+    return picture
+
+
+def jacobian(fn: Any, x: Tensor) -> Tensor:
+    """The derivative of each output element (row) by each input element (column)."""
+    probe = x.clone().requires_grad_(True)
+    rows = torch.eye(x.numel(), dtype=x.dtype).reshape(-1, *x.shape)
+    (gradient,) = torch.autograd.grad(fn(probe), probe, rows, is_grads_batched=True)
+    return gradient.reshape(x.numel(), x.numel())
+
+
+def draws(layout: str, settings: dict[str, Any]) -> list[Tensor]:
+    """Inputs below and above every threshold; for the maximum norm also one in which each element is the largest."""
+    x = draw(layout, seed=3)
+    scaled = [x * scale for scale in (1e-8, -1e-8, 1.0, 30.0)]
+    if math.inf in settings.values():
+        spikes = torch.eye(x.numel(), dtype=x.dtype).reshape(-1, *x.shape)
+        scaled += list(x + 100 * spikes)
+    return scaled
+
+
+def erased(method: Method, bounds: tuple[Bound | Window, ...]) -> bool:
+    """Whether centering leaves nothing, because every region is a single element."""
+    return "shift" in method.invariant_to and bool(bounds) and all(bound.size == 1 for bound in bounds)
+
+
+@every_method
+def test_an_output_is_moved_by_its_regions_and_by_nothing_else(method: Method, layout: str) -> None:
+    for training in modes(method):
+        for settings in samples(method, layout):
+            inputs = draws(layout, settings)
+            bounds = method.bound(inputs[0].shape, layout, training=training, **settings)
+            tensors = learned(method, inputs[0], layout, settings)
+            if method.state:
+                tensors["state"] = remembered(method, inputs[0].shape[-1 if layout == "tokens" else 1])
+            fn = function(method, layout, settings, training, **tensors)
+            measured = torch.stack([jacobian(fn, x) != 0 for x in inputs]).any(0)
+            expected = declared(bounds, tuple(inputs[0].shape))
+            if erased(method, bounds):
+                expected = torch.zeros_like(expected)
+            assert torch.equal(measured, expected), (settings, training)
+
+
+@every_method
+def test_influence_is_the_absolute_jacobian(method: Method, layout: str) -> None:
+    x = draw(layout)
+    fn = function(method, layout, {}, **learned(method, x, layout, {}))
+    expected = jacobian(fn, x).abs()
+    for row in (0, x.numel() // 2, x.numel() - 1):
+        index = torch.unravel_index(torch.tensor(row), x.shape)
+        torch.testing.assert_close(influence(fn, x, [int(i) for i in index]).reshape(-1), expected[row])
+
+
+def test_influence_measures_any_callable() -> None:
+    x = torch.randn(2, 3)
+    assert torch.equal(influence(torch.nn.Linear(3, 3), x, (1, 0)) != 0, torch.tensor([[False] * 3, [True] * 3]))
+    assert torch.equal(influence(lambda t: t.roll(1, 0), x, (0, 2)), torch.tensor([[0.0] * 3, [0.0, 0.0, 1.0]]))
+    assert x.grad is None and not x.requires_grad
+
+
+def test_influence_works_where_gradients_are_switched_off() -> None:
+    with torch.no_grad():
+        assert influence(lambda t: 3 * t, torch.ones(2), (1,)).tolist() == [0.0, 3.0]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_statistics_from_a_running_average_drop_out_in_evaluation(training: bool) -> None:
+    bounds = METHODS["switchable_norm"].bound((4, 4, 2, 2), "image", training=training)
+    assert len(bounds) == (3 if training else 2)
