@@ -12,7 +12,7 @@ test: .venv/test
 	$(BIN)/mypy
 	$(BIN)/pytest
 
-bench: .venv/app
+bench: .venv/test
 	$(BIN)/python -m benchmarks
 
 screenshots: .venv/test

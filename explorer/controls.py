@@ -176,10 +176,10 @@ def _control(param: Param, sizes: Mapping[str, int]) -> Any:
         value = select(label, options, param.name, default)
         st.caption(param.domain.describe(value, sizes))
         return value
-    points = list(param.domain.values) if isinstance(param.domain, OneOf) else _points(param.domain)
     if isinstance(param.domain, OneOf):
-        return choose(label, [PUBLISHED, *points], param.name, format_func=_words)
-    return select(label, [PUBLISHED, *points], param.name, PUBLISHED, lambda value: _words(value, param.domain.none))
+        return choose(label, [PUBLISHED, *param.domain.values], param.name, format_func=_words)
+    none = param.domain.none
+    return select(label, [PUBLISHED, *_points(param.domain)], param.name, PUBLISHED, lambda value: _words(value, none))
 
 
 def _points(domain: Range) -> list[Any]:

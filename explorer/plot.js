@@ -8,7 +8,7 @@ const [look, Plotly] = await Promise.all([fetch(new URL("theme.json", import.met
 
 /** @type {WeakMap<Element, Plot>} one plot per mounted component */
 const plots = new WeakMap();
-/** @type {Map<string, {camera: any, members: Set<Plot>}>} plots that are looked at from the same side */
+/** @type {Map<string, {camera: any, zoom: number, members: Set<Plot>, waiting?: number}>} plots that are looked at from the same side */
 const groups = new Map();
 const webgl = Boolean(document.createElement("canvas").getContext("webgl"));
 const sheet = new CSSStyleSheet();
@@ -49,6 +49,7 @@ class Plot {
     parent.append(this.node);
     this.queue = Promise.resolve();
     this.live = { run: "", count: 0 };
+    this.zoom = 1;
     this.watchPointer();
     this.node.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => this.turn(event));
     this.observer = new ResizeObserver(() => this.queue = this.queue.then(() => this.resize()));
@@ -88,7 +89,10 @@ class Plot {
     }
     this.join(solid ? data.group : null);
     const layout = { ...figure.layout, template: { layout: look.layout }, uirevision: "keep", height: data.height };
-    if (solid) layout.scene = { ...layout.scene, ...(this.camera && { camera: this.camera }) };
+    if (solid) {
+      this.shape = layout.scene.aspectratio;
+      layout.scene = { ...layout.scene, ...(this.camera && { camera: this.camera }), ...this.aspect() };
+    }
     const buttons = [["toImage", solid ? "resetCameraDefault3d" : "resetScale2d"]];
     const config = { displaylogo: false, modeBarButtons: buttons, scrollZoom: solid };
     await Plotly.react(this.node, paint(figure.data, colors), paint(layout, colors), config);
@@ -115,7 +119,8 @@ class Plot {
 
   resize() {
     const { clientWidth, _fullLayout: layout } = this.node;
-    if (layout && clientWidth && Math.abs(clientWidth - layout.width) > 1) return Plotly.relayout(this.node, { autosize: true });
+    if (!layout || !clientWidth || Math.abs(clientWidth - layout.width) <= 1) return;
+    return Plotly.relayout(this.node, { autosize: true, ...this.aspect("scene.") });
   }
 
   remove() {
@@ -127,32 +132,47 @@ class Plot {
 
   // Cameras --------------------------------------------------------------------------------------------------------
 
+  /** The shape of the picture, smaller where the plot is narrow, times what the visitor zoomed. */
+  aspect(prefix = "") {
+    if (!this.shape) return {};
+    const size = this.zoom * this.fit();
+    const { x, y, z } = this.shape;
+    return { [`${prefix}aspectratio`]: { x: x * size, y: y * size, z: z * size } };
+  }
+
+  fit() {
+    return Math.min(1, (this.node.clientWidth || 1000) / (0.72 * this.node.clientHeight));
+  }
+
   join(/** @type {string | null} */ name) {
     if (name === this.group) return;
     groups.get(this.group ?? "")?.members.delete(this);
     this.group = name;
     if (!name) return;
-    const group = groups.get(name) ?? { camera: this.camera, members: new Set() };
-    groups.set(name, group.members.add(this) && group);
+    const group = groups.get(name) ?? { camera: this.camera, zoom: this.zoom, members: new Set() };
+    groups.set(name, group);
+    group.members.add(this);
     this.camera = group.camera ?? this.camera;
+    this.zoom = group.zoom;
   }
 
   /** Remember where the visitor looks from, and let the other plots of the group follow, once a frame. */
   moved(/** @type {any} */ change) {
-    const camera = change["scene.camera"];
-    if (!camera || same(camera, this.camera)) return;
-    this.camera = camera;
+    const camera = change["scene.camera"] ?? this.camera;
+    const aspect = change["scene.aspectratio"];
+    const zoom = aspect && this.shape ? aspect.x / this.shape.x / this.fit() : this.zoom;
+    if (same(camera, this.camera) && Math.abs(zoom / this.zoom - 1) < 1e-3) return;
+    Object.assign(this, { camera, zoom });
     const group = groups.get(this.group ?? "");
     if (!group) return;
-    const waiting = group.camera !== group.shown;
-    group.camera = camera;
-    if (waiting) return;
-    requestAnimationFrame(() => {
-      group.shown = group.camera;
+    Object.assign(group, { camera, zoom });
+    if (group.waiting) return;
+    group.waiting = requestAnimationFrame(() => {
+      group.waiting = 0;
       for (const plot of group.members) {
-        if (same(plot.camera, group.camera)) continue;
-        plot.camera = group.camera;
-        if (plot.node._fullLayout) Plotly.relayout(plot.node, { "scene.camera": group.camera });
+        if (same([plot.camera, plot.zoom], [group.camera, group.zoom]) || !plot.node._fullLayout) continue;
+        Object.assign(plot, { camera: group.camera, zoom: group.zoom });
+        Plotly.relayout(plot.node, { "scene.camera": group.camera, ...plot.aspect("scene.") });
       }
     });
   }
@@ -190,7 +210,14 @@ class Plot {
   watchPointer() {
     let down = { x: 0, y: 0 };
     const far = (/** @type {MouseEvent} */ event) => Math.hypot(event.x - down.x, event.y - down.y) > 4;
-    this.node.addEventListener("pointerdown", (/** @type {PointerEvent} */ event) => (down = event), true);
+    this.node.addEventListener("pointerdown", (/** @type {PointerEvent} */ event) => {
+      down = event;
+      this.node.focus({ preventScroll: true });
+    }, true);
+    // The wheel scrolls the page until a plot is in use.
+    this.node.addEventListener("wheel", (/** @type {WheelEvent} */ event) => {
+      if (!event.ctrlKey && document.activeElement !== this.node) event.stopPropagation();
+    }, { capture: true, passive: true });
     this.node.addEventListener("pointermove", (/** @type {PointerEvent} */ event) => {
       this.pointer = event;
       if (far(event)) this.waiting = false;

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from normcore.clipper import Clipper, ClipReport, clipper
 from normcore.core import Bound, Method, NormcoreError, Normed, Region, Window
+from normcore.describe import Finding, diagnose
 from normcore.influence import influence
 from normcore.layer import NormLayer, layer, reparametrize
 from normcore.registry import METHODS
@@ -17,6 +18,7 @@ __all__ = [
     "Bound",
     "ClipReport",
     "Clipper",
+    "Finding",
     "Method",
     "NormLayer",
     "NormcoreError",
@@ -24,6 +26,7 @@ __all__ = [
     "Region",
     "Window",
     "clipper",
+    "diagnose",
     "figures",
     "influence",
     "layer",

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from normcore.core import NormcoreError, widen
+from normcore.core import NormcoreError
 from normcore.registry import method
 
 
@@ -89,32 +89,35 @@ def clipper(key: str, **settings: Any) -> Clipper:
 
 def compare(before: list[Tensor], after: list[Tensor], norm_type: float = 2.0) -> ClipReport:
     """The report on gradients before and after clipping."""
-    wide = [(widen(b).flatten(), widen(a).flatten()) for b, a in zip(before, after, strict=True)]
-    tensors = tuple(_report(b, a, norm_type) for b, a in wide)
-    if not wide:
-        return ClipReport(0.0, 0.0, 1.0, 0.0, False, 0.0, ())
-    device, dtype = wide[0][0].device, torch.float64
-    joined = [torch.cat([part.to(device, dtype) for part in side]) for side in zip(*wide, strict=True)]
-    whole = _report(joined[0], joined[1], norm_type)
+    tensors = tuple(_report([b], [a], norm_type) for b, a in zip(before, after, strict=True))
+    whole = _report(before, after, norm_type)
     return ClipReport(**vars(whole), fired=whole.fraction > 0, per_tensor=tensors)
 
 
-def _report(before: Tensor, after: Tensor, norm_type: float) -> TensorReport:
-    norm_before, norm_after = (float(torch.linalg.vector_norm(g, norm_type)) for g in (before, after))
-    changed = (before != after) & ~(before.isnan() & after.isnan())
+def _report(before: list[Tensor], after: list[Tensor], norm_type: float) -> TensorReport:
+    norm_before, norm_after = _norm(before, norm_type), _norm(after, norm_type)
+    pairs = list(zip(before, after, strict=True))
+    changed = sum(int(((b != a) & ~(b.isnan() & a.isnan())).sum()) for b, a in pairs)
     return TensorReport(
         norm_before,
         norm_after,
         norm_after / norm_before if norm_before else 1.0,
-        _angle(before.double(), after.double()),
-        float(changed.double().mean()) if changed.numel() else 0.0,
+        _angle(pairs),
+        changed / (sum(b.numel() for b in before) or 1),
     )
 
 
-def _angle(a: Tensor, b: Tensor) -> float:
-    """The angle between two vectors, in radians, exact also where they are nearly parallel; 0 where one is zero."""
-    length_a, length_b = a.norm(), b.norm()
-    if not length_a or not length_b:
+def _norm(tensors: Iterable[Tensor], norm_type: float = 2.0) -> float:
+    """The norm of all tensors together, without joining them: they may be large, and on several devices."""
+    norms = [float(torch.linalg.vector_norm(t, norm_type, dtype=torch.float64)) for t in tensors if t.numel()]
+    return float(torch.linalg.vector_norm(torch.tensor(norms, dtype=torch.float64), norm_type)) if norms else 0.0
+
+
+def _angle(pairs: list[tuple[Tensor, Tensor]]) -> float:
+    """The angle between two gradients, in radians, exact also where they are nearly parallel; 0 where one is zero."""
+    length, other = _norm(b for b, _ in pairs), _norm(a for _, a in pairs)
+    if not length or not other:
         return 0.0
-    u, v = a / length_a, b / length_b
-    return 2 * math.atan2(float((u - v).norm()), float((u + v).norm()))
+    apart = _norm(b.double() / length - a.double() / other for b, a in pairs)
+    together = _norm(b.double() / length + a.double() / other for b, a in pairs)
+    return 2 * math.atan2(apart, together)

@@ -6,7 +6,7 @@ from explorer import controls
 from explorer.region_view import View, hero
 from normcore import METHODS
 
-QUESTIONS = {
+QUESTIONS: dict[str, dict[str, str | list[str]]] = {
     "Is LayerNorm GroupNorm with one group?": {"method": ["layer_norm", "group_norm"], "num_groups": "1"},
     "What is left of a batch of two?": {"layout": "vector", "N": "2", "method": ["batch_norm", "layer_norm"]},
     "What does LayerNorm mean for tokens?": {"layout": "tokens", "method": ["layer_norm", "instance_norm", "rms_norm"]},

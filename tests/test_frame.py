@@ -6,8 +6,11 @@ import gzip
 import json
 import logging
 import tomllib
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import streamlit
 from starlette.applications import Starlette
@@ -24,6 +27,12 @@ from normcore.figures import theme
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text())
+
+
+def alone(work: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine in a thread of its own: the browser tests keep a loop running in this one."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, work).result()
 
 
 @dataclass
@@ -54,7 +63,7 @@ def ask(path: str, app: ASGIApp | None = None, **headers: str) -> Answer:
     async def send(message: Message) -> None:
         said.append(message)
 
-    asyncio.run(app(scope, receive, send))
+    alone(app(scope, receive, send))
     content = b"".join(message.get("body", b"") for message in said[1:])
     return Answer(said[0]["status"], Headers(raw=said[0]["headers"]), content)
 
@@ -185,6 +194,6 @@ def test_housekeeping_ends_with_the_server():
         assert len(asyncio.all_tasks()) == 1
 
     try:
-        asyncio.run(visit())
+        alone(visit())
     finally:
         gc.unfreeze()

@@ -32,11 +32,15 @@ class Range:
         if value is None and self.none:
             return None
         kind = numbers.Integral if self.integer else numbers.Real
-        fits = isinstance(value, kind) and not isinstance(value, bool) and self._contains(float(value))
+        fits = isinstance(value, kind) and not isinstance(value, bool) and self._contains(value)
         return None if fits else f"must be {self.words()}"
 
-    def _contains(self, value: float) -> bool:
-        return self.low <= value <= self.high and (self.infinite or math.isfinite(value))
+    def _contains(self, value: numbers.Real) -> bool:
+        try:
+            number = float(value)
+        except OverflowError:  # a whole number beyond all floats
+            return False
+        return self.low <= number <= self.high and (self.infinite or math.isfinite(number))
 
     def words(self) -> str:
         noun = "a whole number" if self.integer else "a number"

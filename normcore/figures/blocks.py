@@ -14,7 +14,7 @@ __all__ = ["ABSENT", "FADED", "Axis", "Blocks", "figure", "surface", "wire"]
 
 GAP = 0.07  # of the smallest cell: the space on each side between two solids
 # Of the longest side: a line has a width on the screen, and where a face falls away steeply it would sink in.
-LIFT = 0.004
+LIFT = 0.0025
 LEVELS = {"regions": len(theme.REGION_COLORS), "influence": ABSENT}
 # Parallel lines stay parallel, as in the drawings of the papers: equal cells look equal, near or far.
 CAMERA = {

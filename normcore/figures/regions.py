@@ -131,10 +131,11 @@ def _arrangement(letters: Sequence[str], apart: bool) -> list[list[tuple[str, ..
     """Which tensor axes lie along x, y and z; the axes of one tuple are flattened, tuples of a side are nested."""
     sample, channel = letters[0], "c" if "c" in letters else "i" if "i" in letters else None
     space = tuple(letter for letter in letters[1:] if letter != channel)
-    channels = [(channel,)] if channel else []
+    channels: list[tuple[str, ...]] = [(channel,)] if channel else []
     if not apart:
         return [channels, [(sample,)], [space] if space else []]
-    return [[(sample,), *([space[-1:]] if space else [])], [space[:-1]] if space[:-1] else [], channels]
+    across: list[tuple[str, ...]] = [(sample,), *([space[-1:]] if space else [])]
+    return [across, [space[:-1]] if space[:-1] else [], channels]
 
 
 def _cap(axes: tuple[str, ...], apart: bool) -> int:

@@ -27,6 +27,8 @@ PATIENCE = 60_000  # milliseconds: 3-D is drawn in software here
 
 # Words of the browser about its own speed in software WebGL; they say nothing about the page.
 HARMLESS = ("GPU stall due to ReadPixels", "willReadFrequently")
+# On a deep link Streamlit looks for its server below the page's address first, and then where it is.
+LOOKED_FOR = ("/_stcore/health", "/_stcore/host-config")
 
 SETTLED = """() => {
   const app = document.querySelector('[data-testid=stApp]');
@@ -120,7 +122,8 @@ def page(browser: Browser) -> Iterator[Page]:
     complaints: list[str] = []
 
     def listen(message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning") and not any(word in message.text for word in HARMLESS):
+        harmless = any(word in message.text for word in HARMLESS) or message.location["url"].endswith(LOOKED_FOR)
+        if message.type in ("error", "warning") and not harmless:
             complaints.append(f"{message.type}: {message.text}")
 
     opened.on("console", listen)

@@ -138,7 +138,27 @@ def test_plots_of_a_group_turn_together_and_a_late_one_joins(visit):
     )
 
 
-def test_a_fresh_plot_is_drawn_by_the_keyboard_too(visit):
+SIZE = "key => document.querySelector(key)._fullLayout.scene._scene.glplot.getAspectratio().x"
+
+
+def test_the_wheel_zooms_a_plot_in_use_and_the_zoom_survives(visit):
+    page = visit(first="batch", second="true")
+    page.wait_for_function(DRAWN, arg="right")
+    key = PLOT.format("left")
+    before = page.evaluate(SIZE, key)
+    page.locator(key).focus()
+    page.locator(key).hover()
+    page.mouse.wheel(0, -200)
+    page.wait_for_function(f"([key, before]) => ({SIZE})(key) > 1.05 * before", arg=[key, before])
+    page.wait_for_function(
+        f"([one, other]) => Math.abs(({SIZE})(one) - ({SIZE})(other)) < 1e-3", arg=[key, PLOT.format("right")]
+    )
+    zoomed = page.evaluate(SIZE, key)
+    choose(page, "group")
+    assert page.evaluate(SIZE, key) == pytest.approx(zoomed, rel=1e-3)
+
+
+def test_arrow_keys_turn_a_focused_plot_and_the_focus_shows(visit):
     page = visit()
     before = eye(page, "left")
     page.locator(PLOT.format("left")).focus()

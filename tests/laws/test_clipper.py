@@ -129,6 +129,9 @@ def test_anything_that_holds_parameters_will_do(method: Method) -> None:
     assert clip(p for p in generated) == report
     assert len(clip(single[0]).per_tensor) == 1
     assert np.array_equal(flat(listed), flat(generated))
+    hollow = nn.Parameter(torch.ones(0))
+    hollow.grad = torch.ones(0)
+    assert clip([*generated, hollow]).norm_before == report.norm_after
     for nothing in ([], [nn.Parameter(torch.ones(2))], iter(())):
         empty = clip(nothing)
         assert (empty.norm_before, empty.scale, empty.fired, empty.per_tensor) == (0.0, 1.0, False, ())
@@ -188,3 +191,11 @@ def test_a_clipper_prints_its_settings() -> None:
         repr(clipper("clip_by_value", clip_value=0.5))
         == "clipper('clip_by_value', clip_value=0.5, lower=None, upper=None)"
     )
+
+
+def test_a_gradient_without_elements_has_norm_zero() -> None:
+    hollow = nn.Parameter(torch.ones(0))
+    hollow.grad = torch.ones(0)
+    for norm_type in (1.0, 2.0, math.inf):
+        report = clipper("clip_by_global_norm", norm_type=norm_type)(hollow)
+        assert (report.norm_before, report.fired, len(report.per_tensor)) == (0.0, False, 1)

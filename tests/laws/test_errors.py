@@ -10,7 +10,7 @@ from cases import ACTIVATIONS, GRADIENTS, WEIGHTS, draw, every_method, shape_of,
 from torch import nn
 
 from normcore import METHODS, Method, NormcoreError, clipper, influence, layer, reparametrize
-from normcore.core import LETTERS, Divides, Range
+from normcore.core import LETTERS
 
 
 @every_method
@@ -27,14 +27,6 @@ def test_values_outside_the_domain_are_refused_by_name(method: Method, layout: s
                     call()
                 text = str(caught.value)
                 assert text.startswith(f"{method.key}: {param.name}={value!r} must "), text
-
-
-@every_method
-def test_sampled_values_are_accepted(method: Method, layout: str) -> None:
-    for param in method.params:
-        for value in param.domain.samples(sizes_of(layout)):
-            assert method.settings({param.name: value}, sizes_of(layout))[param.name] is value
-            assert param.domain.problem(value, sizes_of(layout)) is None
 
 
 @every_method
@@ -229,12 +221,6 @@ def test_a_key_of_no_method_is_refused(key: Any) -> None:
 def test_what_is_no_shape_is_refused(shape: Any) -> None:
     with pytest.raises(NormcoreError, match=r"batch_norm: shape=.* must be whole numbers"):
         METHODS["batch_norm"].bound(shape, "vector")
-
-
-def test_a_domain_says_what_it_holds() -> None:
-    assert Range(0.0, none="off").words() == "a number of at least 0 or None (off)"
-    assert Divides("c", "group", "channel").describe(2, {"c": 6}) == "2 groups of 3 channels"
-    assert Divides("n", "batch", "sample", counts_members=True).describe(1, {"n": 6}) == "6 batches of 1 sample"
 
 
 def test_evaluation_takes_any_number_of_samples() -> None:

@@ -131,3 +131,9 @@ def test_the_engine_installs_and_imports_alone(tmp_path: Path) -> None:
     assert Path(where).is_relative_to(target)
     assert int(count) == len(list((ROOT / "normcore/methods").glob("*/[!_]*.py")))
     assert (target / "normcore" / "py.typed").exists()
+
+
+def test_pages_keep_no_state_of_their_own() -> None:
+    for path in (ROOT / "pages").glob("*.py"):
+        names = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+        assert "session_state" not in names, path

@@ -24,9 +24,9 @@ def clip_by_global_norm(
     Shapes: any list of tensors. Units: those of the gradient.
     Source: Pascanu, Mikolov and Bengio 2013, arXiv:1211.5063.
     """
-    norms = [torch.linalg.vector_norm(widen(gradient), norm_type) for gradient in gradients]
+    norms = [torch.linalg.vector_norm(widen(gradient), norm_type) for gradient in gradients if gradient.numel()]
     if not norms:
-        return Normed([], {})
+        return Normed(list(gradients), {})
     norm = torch.linalg.vector_norm(torch.stack([n.to(norms[0]) for n in norms]), norm_type)
     scale = (max_norm / (norm + eps)).clamp(max=1.0)
     clipped = [(widen(gradient) * scale.to(gradient.device)).to(gradient.dtype) for gradient in gradients]

@@ -1,0 +1,1 @@
+"""Where the README's numbers and pictures come from."""

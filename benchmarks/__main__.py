@@ -1,0 +1,13 @@
+"""`make bench`: every number of the README, printed as ratios that were measured side by side in one run."""
+
+import platform
+
+import torch
+
+from benchmarks import engine, pages
+
+print(
+    f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}, Python {platform.python_version()}"
+)
+engine.report()
+pages.report()

@@ -1,0 +1,26 @@
+"""`make screenshots`: the README's pictures, taken from the running app."""
+
+import shutil
+
+from playwright.sync_api import sync_playwright
+
+from benchmarks.pages import OPTIONS, ROOT, open_page, serve
+
+SHOTS = {
+    "home-light": ("/", 1440, 900, "light"),
+    "regions-light": ("/regions", 1440, 900, "light"),
+    "regions-dark": ("/regions?light=one+element&n=1&c=2&h=1&w=1", 1440, 900, "dark"),
+    "regions-phone": ("/regions?method=group_norm", 390, 844, "light"),
+}
+
+if __name__ == "__main__":
+    folder = ROOT / "docs" / "screenshots"
+    folder.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright, serve(str(ROOT / "app.py")) as address:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=OPTIONS)
+        for name, (path, width, height, scheme) in SHOTS.items():
+            page = open_page(browser, address + path, viewport={"width": width, "height": height}, color_scheme=scheme)
+            page.screenshot(path=str(folder / f"{name}.png"))
+            page.close()
+            print(folder / f"{name}.png")
+        browser.close()
