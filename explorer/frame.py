@@ -18,7 +18,7 @@ PAGES = (
     ),
 )
 
-st.set_page_config(page_title="normcore", page_icon=str(HERE / "icon.svg"), layout="wide")
+st.set_page_config(page_icon=str(HERE / "icon.svg"), layout="wide")
 st.logo(str(HERE / "icon.svg"), size="large")
 st.html(HERE / "frame.css")
 

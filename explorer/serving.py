@@ -89,7 +89,6 @@ def plot_assets() -> dict[str, Asset]:
     library = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
     contents = {
         "plot.js": (HERE / "plot.js").read_bytes(),
-        "blocks.js": (HERE / "blocks.js").read_bytes(),
         "theme.json": json.dumps(look, separators=(",", ":")).encode(),
         "plotly.js": library.read_bytes(),
     }

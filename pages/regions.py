@@ -39,7 +39,7 @@ with st.sidebar:
     chosen = [METHODS[key] for key in keys]
     settings = controls.settings(chosen, axis_sizes(shape, layout))
 
-with st.container(horizontal=True):
+with st.container(horizontal=True, key="view"):
     shown = controls.choose("Show", ("declared", "measured"), "show")
     light = (
         controls.ONE if shown == "measured" else controls.choose("Light up", (controls.EVERY, controls.ONE), "light")

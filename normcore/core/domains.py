@@ -64,7 +64,7 @@ class Range:
         low, high = self.span
         middle: float = math.sqrt(max(low, 1e-6) * high) if self.logarithmic else (low + high) / 2
         # An exact zero turns many a method off: the laws want a value that still does something.
-        values = [int(low), int(middle), int(high)] if self.integer else [low or 1e-6, middle, high]
+        values = [int(low), int(low) + 1, int(middle), int(high)] if self.integer else [low or 1e-6, middle, high]
         values += [end for end in (self.low, self.high) if self.infinite and math.isinf(end)]
         return sorted(set(values)) + ([None] if self.none else [])
 

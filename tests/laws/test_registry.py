@@ -106,13 +106,13 @@ def test_families_and_years_give_the_order() -> None:
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
 def test_every_method_says_what_it_is(method: Method) -> None:
-    texts = [method.name, method.why, method.pytorch, method.paper.authors, method.paper.title, method.fn.__doc__]
+    texts = [method.name, method.why, method.paper.authors, method.paper.title, method.fn.__doc__]
     assert all(text and text.strip() for text in texts)
     assert method.fn.__doc__ is not None
     assert "Source: " in method.fn.__doc__ and "Shapes: " in method.fn.__doc__
     assert str(method.paper.year) in method.fn.__doc__
     assert method.paper.arxiv is None or method.paper.arxiv in method.fn.__doc__
-    assert method.layouts
+    assert method.layouts and method.formula and method.pytorch
     assert {identity.other for identity in method.equals} <= set(METHODS)
     assert set(method.affine) <= method.inputs
     assert ({"state", "training"} <= method.inputs) == bool(method.state)
