@@ -52,30 +52,42 @@ class _Standardized(NamedTuple):
 
 
 def _through_kernel(x: Tensor, region: Bound, eps: float, weight: Tensor | None, bias: Tensor | None) -> _Standardized:
-    """Standardizes through the kernel that fits the region's memory layout, with gain and bias where it takes them."""
+    """Standardizes through the kernel that fits the region's memory layout and takes this gain and bias."""
     kinds, sizes = region.merged
-    fusable = all(p is None or p.ndim == 1 for p in (weight, bias))
-    if _groups_channels(region):
-        samples, channels = x.shape[:2]
-        spatial, groups = math.prod(x.shape[2:]), region.count // samples
-        fusable = fusable and region.factors[1][0].letter in ("c", "g")
-        gain = (_like(weight, x), _like(bias, x)) if fusable else (None, None)
-        done = _Standardized(*torch.native_group_norm(x.contiguous(), *gain, samples, channels, spatial, groups, eps))
-    elif kinds in ("", "K", "R", "KR"):
-        fusable = weight is None and bias is None
+    w, b = (None if p is None else p.to(x.dtype) for p in (weight, bias))
+    given = [p for p in (w, b) if p is not None]
+    if kinds in ("", "K", "R", "KR") and all(_covers(p, x, region) for p in given):
         flat = x.reshape(region.count, region.size)
-        done = _Standardized(*torch.native_layer_norm(flat, (region.size,), None, None, eps))
-    elif kinds in ("RK", "RKR"):
-        fusable = fusable and region.letters == ("c",)
-        gain = (_like(weight, x), _like(bias, x)) if fusable else (None, None)
-        done = _Standardized(*torch.native_batch_norm(x.reshape(sizes), *gain, None, None, True, 0.0, eps))
+        w, b = (None if p is None else p.reshape(-1) for p in (w, b))
+        done = _Standardized(*torch.native_layer_norm(flat, flat.shape[1:], w, b, eps))
+    elif _groups_channels(region) and all(_by_channel(p, region, axis=1) for p in given):
+        samples, channels = x.shape[:2]
+        layout = (samples, channels, math.prod(x.shape[2:]), region.count // samples)
+        done = _Standardized(*torch.native_group_norm(x.contiguous(), w, b, *layout, eps))
+    elif kinds in ("RK", "RKR") and all(_by_channel(p, region) and region.count == len(p) for p in given):
+        flat = x.reshape(sizes)
+        if kinds == "RK":  # here this kernel loses digits to a large mean, unless one element is taken out first
+            origin = flat[0].detach()
+            done = _Standardized(*torch.native_batch_norm(flat - origin, w, b, None, None, True, 0.0, eps))
+            done = done._replace(mean=done.mean + origin)
+        else:
+            done = _Standardized(*torch.native_batch_norm(flat, w, b, None, None, True, 0.0, eps))
     else:
-        fusable = False
         centered, mean = center(x, region)
         rstd = (region.mean(centered.square()) + eps).rsqrt()
-        done = _Standardized(centered * region.spread(rstd), mean, rstd)
-    y = done.y.reshape(x.shape)
-    return done._replace(y=y if fusable else affine(y, region, weight, bias))
+        return _Standardized(affine(centered * region.spread(rstd), region, weight, bias), mean, rstd)
+    return done._replace(y=done.y.reshape(x.shape))
+
+
+def _covers(parameter: Tensor, x: Tensor, region: Bound) -> bool:
+    """Whether a parameter has one value for each element of a region, in the same order."""
+    return parameter.numel() == region.size and parameter.shape == x.shape[x.ndim - parameter.ndim :]
+
+
+def _by_channel(parameter: Tensor, region: Bound, axis: int | None = None) -> bool:
+    """Whether a parameter has one value a channel (the channels lying on the given axis)."""
+    axes = region.factors if axis is None else region.factors[axis : axis + 1]
+    return parameter.ndim == 1 and any(factors[0].letter in ("c", "g") for factors in axes)
 
 
 def _groups_channels(region: Bound) -> bool:
@@ -140,7 +152,3 @@ def widen(x: Tensor) -> Tensor:
 def root(x: Tensor) -> Tensor:
     """The square root, with slope 0 instead of infinity at 0."""
     return x.clamp_min(torch.finfo(x.dtype).tiny).sqrt()
-
-
-def _like(parameter: Tensor | None, x: Tensor) -> Tensor | None:
-    return parameter if parameter is None else parameter.to(x.dtype)

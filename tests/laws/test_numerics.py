@@ -140,7 +140,7 @@ def test_a_mean_far_above_the_spread_costs_little_precision(method: Method) -> N
         exact = method(x.double(), layout, eps=1e-12).y
         error = (method(x, layout, eps=1e-12).y - exact).abs().max()
         # Neighboring float32 numbers at 1000 lie 6e-5 apart, 0.006 of the spread; PyTorch's kernels lose a few of them.
-        assert float(error) < 0.05, layout
+        assert float(error) < 0.02, layout
 
 
 def test_centering_is_exact_where_the_mean_cannot_be() -> None:
