@@ -163,8 +163,13 @@ def settings(methods: Sequence[Method], sizes: Mapping[str, int]) -> dict[str, d
 
 
 def put(**values: Any) -> None:
-    """Sets controls from a callback, as a preset or a click does."""
+    """Sets controls from a callback, as a preset or a click does.
+
+    A control that is on the page writes itself into the link; for one that is about to appear this does.
+    """
     for key, value in values.items():
+        if key not in st.session_state:
+            st.query_params[key] = str(value)
         st.session_state[key] = value
 
 

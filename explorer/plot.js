@@ -100,12 +100,19 @@ class Plot {
     return true;
   }
 
-  /** Two things in space that Plotly has no option for; without them lines flicker on faces and catch clicks. */
+  /** Three things in space that Plotly has no option for; without them lines flicker on faces and catch clicks, and a
+   * pointer over a picture that has just become smaller asks for a triangle that is gone. */
   refine(/** @type {any} */ scene) {
     if (!scene?.glplot) return;
     // A nearer horizon spends the depth buffer, often only 16 bits, on what is there.
     scene.glplot.zFar = 30;
-    for (const trace of Object.values(scene.traces)) if (trace.linePlot) trace.linePlot.drawPick = () => {};
+    for (const { linePlot, mesh } of Object.values(scene.traces)) {
+      if (linePlot) linePlot.drawPick = () => {};
+      if (!mesh) continue;
+      const { pick } = Object.getPrototypeOf(mesh);
+      const triangle = (/** @type {any} */ at) => at.value[0] + 256 * at.value[1] + 65536 * at.value[2];
+      mesh.pick = (/** @type {any} */ at) => (at && triangle(at) < mesh.cells.length ? pick.call(mesh, at) : null);
+    }
     scene.glplot.redraw();
   }
 
