@@ -6,8 +6,7 @@ import torch
 
 from benchmarks import engine, pages
 
-print(
-    f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}, Python {platform.python_version()}"
-)
+system = f"{torch.get_num_threads()} threads, {platform.machine()}, Python {platform.python_version()}"
+print(f"torch {torch.__version__}, {system}")
 engine.report()
 pages.report()

@@ -116,7 +116,7 @@ def sizes(layout: str) -> tuple[int, ...]:
     for letter in LETTERS[layout]:
         options = [size for size in SIZES if size <= LARGEST[letter]]
         label = f"{AXIS_WORDS[letter].capitalize()}s, {letter.upper()}"
-        chosen.append(select(label, options, letter.upper(), USUAL[letter], lambda size: f"{size:,}"))
+        chosen.append(select(label, options, letter.upper(), USUAL[letter]))
     return tuple(chosen)
 
 

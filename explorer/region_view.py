@@ -14,7 +14,7 @@ from explorer.plot import picked, plot
 from normcore import describe, formula, snippet
 from normcore.core import LETTERS, Method, NormcoreError, Window, axis_sizes
 from normcore.figures.blocks import Blocks
-from normcore.figures.regions import element, regions
+from normcore.figures.regions import element, region_blocks
 from normcore.lab.probe import Probe
 
 
@@ -77,7 +77,7 @@ def hero(method: Method, view: View) -> None:
     bounds = method.bound(view.shape, view.layout)
     words = describe.headline(method, view.shape, view.layout)
     plot(
-        regions(view.shape, view.letters, bounds),
+        region_blocks(view.shape, view.letters, bounds),
         key="hero",
         alt=f"{method.name} on ({' '.join(view.letters)}) = {view.shape}. {words}.",
         height=520,
@@ -143,12 +143,12 @@ def _blocks(
 ) -> tuple[Blocks, Probe | None]:
     apart = view.apart if apart is None else apart
     if not view.measured:
-        shown = regions(view.shape, view.letters, bounds, index=view.index, statistic=statistic, apart=apart)
+        shown = region_blocks(view.shape, view.letters, bounds, index=view.index, statistic=statistic, apart=apart)
         return shown, None
     probe = probed(method.key, view.shape, view.layout, view.at, view.training, tuple(settings.items()))
     small = method.bound(probe.shape, view.layout, view.training, **probe.settings)
     strengths = probe.influence.numpy()
-    shown = regions(
+    shown = region_blocks(
         probe.shape, view.letters, small, index=probe.index, statistic=statistic, apart=apart, influence=strengths
     )
     return shown, probe

@@ -11,7 +11,7 @@ from cases import every_method, shape_of, structures
 from normcore import METHODS, Bound, Method
 from normcore.core import LETTERS, axis_sizes
 from normcore.figures.blocks import FADED, Blocks, wire
-from normcore.figures.regions import CAPS, CAPS_APART, element, regions
+from normcore.figures.regions import CAPS, CAPS_APART, element, region_blocks
 
 RESNET = (32, 256, 56, 56)
 PARTITIONS = [
@@ -35,7 +35,7 @@ def test_every_cell_is_labeled_and_lit_as_its_element(method: Method, layout: st
     for settings in structures(method, axis_sizes(shape, layout)):
         bounds = method.bound(shape, layout, **settings)
         index = tuple(size - 1 for size in shape)
-        picture = regions(shape, letters, bounds, index=index, apart=apart)
+        picture = region_blocks(shape, letters, bounds, index=index, apart=apart)
         members = {index} | {tuple(m) for bound in bounds for m in bound.members(index).tolist()}
         seen = set()
         for cell in cells(picture):
@@ -54,7 +54,7 @@ def test_a_real_layer_is_drawn_true(key: str, settings: dict[str, Any]) -> None:
     (bound,) = METHODS[key].bound(RESNET, "image", **settings)
     assert isinstance(bound, Bound)
     index = (7, 100, 30, 31)
-    picture = regions(RESNET, LETTERS["image"], (bound,), index=index)
+    picture = region_blocks(RESNET, LETTERS["image"], (bound,), index=index)
     mine = bound.label(index)
     for cell in cells(picture):
         at = element(cell, RESNET, LETTERS["image"], False, (bound,), index)
@@ -71,7 +71,7 @@ def test_neighbors_of_different_regions_have_different_colors(apart: bool) -> No
         if "image" not in method.layouts:
             continue
         for shape in ((4, 6, 4, 4), RESNET):
-            picture = regions(shape, LETTERS["image"], method.bound(shape, "image"), apart=apart)
+            picture = region_blocks(shape, LETTERS["image"], method.bound(shape, "image"), apart=apart)
             if FADED in picture.colors:
                 continue
             labels = np.array([label(picture, cell) for cell in cells(picture)]).reshape(picture.colors.shape)
@@ -88,7 +88,9 @@ def test_the_same_partition_has_the_same_colors() -> None:
         (("ghost_batch_norm", {"ghost_batch_size": 4}), ("batch_norm", {})),
     ]
     for pair in pairs:
-        one, two = (regions(shape, LETTERS["image"], METHODS[k].bound(shape, "image", **s)).colors for k, s in pair)
+        one, two = (
+            region_blocks(shape, LETTERS["image"], METHODS[k].bound(shape, "image", **s)).colors for k, s in pair
+        )
         np.testing.assert_array_equal(one, two)
 
 
@@ -96,9 +98,9 @@ def test_drawing_costs_nothing_of_the_size_of_the_tensor() -> None:
     peaks, bytes_sent = [], []
     for shape in ((4, 6, 4, 4), RESNET, (64, 1024, 224, 224)):
         bounds = METHODS["group_norm"].bound(shape, "image", num_groups=2)
-        regions(shape, LETTERS["image"], bounds)
+        region_blocks(shape, LETTERS["image"], bounds)
         tracemalloc.start()
-        sent = json.dumps(wire(regions(shape, LETTERS["image"], bounds)))
+        sent = json.dumps(wire(region_blocks(shape, LETTERS["image"], bounds)))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         bytes_sent.append(len(sent))
@@ -110,7 +112,7 @@ def test_drawing_costs_nothing_of_the_size_of_the_tensor() -> None:
 def test_a_change_sends_at_most_20_kilobytes(method: Method, layout: str) -> None:
     shape = tuple({"n": 64, "d": 64, "h": 224, "w": 224}.get(letter, 1024) for letter in LETTERS[layout])
     for apart in (False, True):
-        picture = regions(shape, LETTERS[layout], method.bound(shape, layout), apart=apart)
+        picture = region_blocks(shape, LETTERS[layout], method.bound(shape, layout), apart=apart)
         assert 4 * len(json.dumps(wire(picture))) < 20_000  # four side by side
 
 
@@ -119,7 +121,7 @@ def test_measured_influence_is_drawn_where_it_was_measured() -> None:
     strengths = np.zeros(shape)
     strengths[1, 2] = [[1.0, 0.5], [0.25, 0.0]]
     bounds = METHODS["instance_norm"].bound(shape, "image")
-    picture = regions(shape, LETTERS["image"], bounds, index=index, influence=strengths)
+    picture = region_blocks(shape, LETTERS["image"], bounds, index=index, influence=strengths)
     for cell in cells(picture):
         at = element(cell, shape, LETTERS["image"], False, bounds, index)
         assert (picture.colors[cell] != FADED) == (strengths[at] > 0)
@@ -131,7 +133,7 @@ def test_merged_cells_show_their_strongest_element() -> None:
     shape = (1, 1, 1, 100)
     strengths = np.zeros(shape)
     strengths[..., 42] = 1.0
-    picture = regions(shape, LETTERS["image"], METHODS["layer_norm"].bound(shape, "image"), influence=strengths)
+    picture = region_blocks(shape, LETTERS["image"], METHODS["layer_norm"].bound(shape, "image"), influence=strengths)
     assert picture.colors.shape[2] == CAPS["space"] < 100
     assert (picture.colors != FADED).sum() == 1
 

@@ -62,7 +62,7 @@ class Side:
         return f"one block spans {widest:,} {self.word}s" if widest > 1 else None
 
 
-def regions(
+def region_blocks(
     shape: Sequence[int],
     letters: Sequence[str],
     bounds: Sequence[Any],

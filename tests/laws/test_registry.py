@@ -1,5 +1,6 @@
 """A method is one file: it is found by lying in its folder, and a file that is no method is an error."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -32,15 +33,19 @@ METHOD = Method(
     name="Mean Removal",
     regions=(Region("n c ... -> n"),),
     paper=Paper("Nobody", "Nothing", 1900),
-    why="",
-    formula="",
-    pytorch="",
+    why="Only a test needs it.",
+    formula=r"<x> - <mean> + 0 \\cdot <eps>",
+    pytorch="y = x - x.mean(dim={reduced}, keepdim=True)",
     invariant_to=frozenset({"shift"}),
 )
 '''
 
 USE = """
+import json
+
 import torch
+from streamlit.testing.v1 import AppTest
+
 import normcore
 
 method = normcore.METHODS["mean_removal"]
@@ -54,6 +59,16 @@ assert torch.allclose(norm(x).mean((1, 2, 3)), torch.zeros(2, dtype=torch.float6
 for index in ((0, 0, 0, 0), (1, 2, 1, 0)):
     moved = normcore.influence(norm, x, index) != 0
     assert sorted(map(tuple, bound.members(index).tolist())) == sorted(map(tuple, moved.nonzero().tolist()))
+page = AppTest.from_file("pages/regions.py", default_timeout=60)
+page.query_params["method"] = ["mean_removal", "layer_norm"]
+page.query_params["eps"] = "0.001"
+page.run()
+assert not page.exception and not page.warning
+shown = [json.loads(plot.proto.json)["alt"] for plot in page.get("bidi_component")]
+assert shown[0].startswith("Mean Removal on (n c h w) = (4, 6, 4, 4). 4 statistics, each over 96 values"), shown
+assert any("x - \\mu" in latex.value for latex in page.latex)
+assert any('normcore.layer("mean_removal", 6, eps=0.001)' in code.value for code in page.code)
+assert any("x.mean(dim=(1, 2, 3), keepdim=True)" in code.value for code in page.code)
 try:
     method(x, eps=-1)
 except normcore.NormcoreError as error:
@@ -62,10 +77,18 @@ except normcore.NormcoreError as error:
 
 
 def use_with(name: str, source: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Runs the script above against a copy of the engine to which one file was added."""
-    shutil.copytree(ROOT / "normcore", folder / "normcore", ignore=shutil.ignore_patterns("__pycache__"))
+    """Runs the script above against a copy of the house to which one file was added."""
+    for room in ("normcore", "explorer", "pages", ".streamlit"):
+        shutil.copytree(ROOT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "normcore/methods/activation" / f"{name}.py").write_text(source)
-    return subprocess.run([sys.executable, "-c", USE], cwd=folder, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", USE],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_one_new_file_brings_a_method_with_everything(tmp_path: Path) -> None:

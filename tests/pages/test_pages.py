@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from explorer.controls import LARGEST
 from normcore import METHODS
 from normcore.core import LAYOUTS
 
@@ -130,6 +131,15 @@ def test_measured_influence_says_what_it_was_measured_on() -> None:
     assert not any("Measured on" in caption.value for caption in small.caption)
     large = open_page(show="measured", N="32", C="256", H="56", W="56", num_groups="32")
     assert sum("Measured on a small tensor" in caption.value for caption in large.caption) == 4
+
+
+@pytest.mark.parametrize("show", ["declared", "measured"])
+@pytest.mark.parametrize("layout", [*LAYOUTS["activation"], *LAYOUTS["weight"]])
+def test_the_largest_sizes_answer(layout: str, show: str) -> None:
+    largest = {letter.upper(): str(size) for letter, size in LARGEST.items()}
+    page = open_page(layout=layout, show=show, **largest)
+    assert not [warning.value for warning in page.warning if "link" in warning.value]
+    assert pictures(page)
 
 
 def test_evaluation_cuts_the_ties_of_batch_norm() -> None:
