@@ -8,10 +8,9 @@ from normcore.figures.blocks import ABSENT, FADED, Blocks
 from normcore.figures.theme import REGION_COLORS
 
 
-def flat(blocks: Blocks, caption: str) -> None:
+def flat(blocks: Blocks, caption: str, level: int) -> None:
     """A table of one slice of the block, x across and y down; each cell says its region, or its share of influence."""
     across, down, deep = blocks.axes
-    level = blocks.picked[2] if blocks.picked else 0
     where = f", at {deep.names[level]}" if deep.names[level] else ""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in across.names)
     rows = []

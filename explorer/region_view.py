@@ -101,12 +101,18 @@ def numbers(method: Method, settings: dict[str, Any], view: View) -> None:
     st.caption(f"At {where}, with γ = 1 and β = 0. {legend[:1].upper()}{legend[1:]}{'.' if legend else ''}{state}")
 
 
-def flat_view(method: Method, settings: dict[str, Any], view: View) -> None:
-    """The same picture as a table."""
-    bounds = method.bound(view.shape, view.layout, view.training, **settings)
-    shown, probe = _blocks(method, settings, view, bounds, 0, apart=False)
-    what = "share of the strongest influence" if probe else "number of the region"
-    flat(shown, f"{method.name}: {what} of each element")
+def flat_views(methods: Sequence[Method], settings: dict[str, dict[str, Any]], view: View) -> None:
+    """The same pictures as tables, all of them cut at the same place: at the picked element, or at one to choose."""
+    drawn = []
+    for method in methods:
+        bounds = method.bound(view.shape, view.layout, view.training, **settings[method.key])
+        drawn.append(_blocks(method, settings[method.key], view, bounds, 0, apart=False)[0])
+    depth = max((len(shown.axes[2].names) for shown in drawn), default=1)
+    level = controls.select("Slice", range(depth), "slice", 0) if view.index is None else None
+    for method, shown in zip(methods, drawn, strict=True):
+        what = "share of the strongest influence on it" if view.measured else "number of its region"
+        at = min(level, len(shown.axes[2].names) - 1) if level is not None else shown.picked[2] if shown.picked else 0
+        flat(shown, f"{method.name}: for each element the {what}", at)
 
 
 def code(method: Method, settings: dict[str, Any], view: View) -> None:

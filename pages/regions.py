@@ -3,7 +3,7 @@
 import streamlit as st
 
 from explorer import controls
-from explorer.region_view import View, code, column, flat_view, numbers
+from explorer.region_view import View, code, column, flat_views, numbers
 from normcore import METHODS
 from normcore.core import LAYOUTS, axis_sizes
 
@@ -68,8 +68,7 @@ with arithmetic:
         st.markdown(f"**{method.name}**")
         numbers(method, settings[method.key], view)
 with table:
-    for method in defined:
-        flat_view(method, settings[method.key], view)
+    flat_views(defined, settings, view)
 with snippets:
     for method in defined:
         st.markdown(f"**{method.name}**")

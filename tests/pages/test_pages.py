@@ -164,6 +164,18 @@ def test_the_flat_view_says_the_same_as_the_picture() -> None:
     assert "<caption>" in table
 
 
+def test_the_flat_view_can_be_cut_anywhere() -> None:
+    page = open_page(method=["positional_norm"])
+    tables = []
+    for level in (0, 5):
+        page.select_slider(key="slice").set_value(level).run()
+        tables += [element.proto.body for element in page.get("html") if "<table>" in element.proto.body]
+    assert "row 0, column 0" in tables[0]
+    assert "row 1, column 1" in tables[1]
+    assert "<b>1</b>" in tables[0]
+    assert "<b>6</b>" in tables[1]
+
+
 @pytest.mark.parametrize("key", ["batch_norm", "layer_norm", "instance_norm", "group_norm"])
 def test_the_home_page_shows_one_live_picture(key: str) -> None:
     page = open_page("explorer/frame.py", picture=key)  # its links to other pages need the navigation
