@@ -74,6 +74,7 @@ def choose(label: str, options: Sequence[Any], key: str, default: Any = None, **
             key=key,
             bind="query-params",
             required=True,
+            wrap=True,
             **extra,
         ),
     )

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from normcore.core import Bound, Method, axis_sizes
+from normcore.core import Bound, Divides, Method, axis_sizes
 
 MODULES = {"linear": "Linear", "conv1d": "Conv1d", "conv2d": "Conv2d", "conv3d": "Conv3d"}
 
@@ -13,7 +13,9 @@ def in_normcore(method: Method, shape: Sequence[int], layout: str, training: boo
     """Code that applies the method to a tensor of this shape through normcore; it defines ``y``."""
     sizes = axis_sizes(shape, layout)
     complete = method.settings(settings, sizes)
-    changed = {p.name: complete[p.name] for p in method.params if complete[p.name] != p.default}
+    # A split is always written: what it splits into is the point of the method.
+    said = [p for p in method.params if complete[p.name] != p.default or isinstance(p.domain, Divides)]
+    changed = {param.name: complete[param.name] for param in said}
     arguments = "".join(f", {name}={_literal(value)}" for name, value in changed.items())
     lines = ["import torch", "import normcore", ""]
     if method.family == "activation":
