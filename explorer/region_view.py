@@ -91,9 +91,9 @@ def numbers(method: Method, settings: dict[str, Any], view: View) -> None:
     complete = method.settings(dict(probe.settings), axis_sizes(probe.shape, view.layout))
     result = formula.number(probe.numbers["y"])
     filled = formula.with_numbers(method, complete, probe.numbers)
-    st.latex(rf"y = {formula.symbolic(method, complete)} = {filled} = {result}")
+    st.latex(rf"y = {formula.symbolic(method, complete, tuple(probe.numbers))} = {filled} = {result}")
     known = [name for name in probe.numbers if name in formula.MEANINGS]
-    legend = "; ".join(f"${formula.SYMBOLS[name]}$ is the {formula.MEANINGS[name]}" for name in known)
+    legend = "; ".join(f"${formula.symbol(method, name)}$ is the {formula.MEANINGS[name]}" for name in known)
     where = f"element {probe.index}" + (
         "" if probe.shape == view.shape else f" of a small stand-in {_sizes(probe.shape)}"
     )

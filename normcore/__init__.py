@@ -1,4 +1,4 @@
-"""normcore: every normalization and gradient-clipping method, with who shares a statistic written down and tested."""
+"""normcore: normalization and gradient clipping, with who shares a statistic written down, drawn and tested."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,8 @@ from normcore.layer import NormLayer, layer, reparametrize
 from normcore.registry import METHODS
 
 if TYPE_CHECKING:
-    from normcore import figures
+    from normcore import figures as figures
+    from normcore import lab as lab
 
 __all__ = [
     "METHODS",
@@ -27,7 +28,6 @@ __all__ = [
     "Window",
     "clipper",
     "diagnose",
-    "figures",
     "influence",
     "layer",
     "reparametrize",
@@ -35,6 +35,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "figures":  # plotly is needed for figures alone: the engine works without it
-        return importlib.import_module("normcore.figures")
+    if name in ("figures", "lab"):  # figures need plotly, which the engine does without
+        return importlib.import_module(f"normcore.{name}")
     raise AttributeError(f"module 'normcore' has no attribute {name!r}")

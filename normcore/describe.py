@@ -20,7 +20,9 @@ class Finding:
 def headline(norm: Method, shape: Sequence[int], layout: str, training: bool = True, **settings: Any) -> str:
     """The counts: ``8 statistics, each over 128 values; 2 × 8 learned parameters; running state: none``."""
     bounds = norm.bound(shape, layout, training, **settings)
-    return "; ".join([statistics(bounds), learned(norm, shape, layout), remembered(norm, shape, layout, settings)])
+    return "; ".join(
+        [statistics(bounds), learned(norm, shape, layout, **settings), remembered(norm, shape, layout, settings)]
+    )
 
 
 def statistics(bounds: Sequence[Bound | Window]) -> str:
@@ -28,27 +30,30 @@ def statistics(bounds: Sequence[Bound | Window]) -> str:
     counts = []
     for bound in bounds:
         if isinstance(bound, Window):
-            total = math.prod(bound.shape)
-            counts.append(f"{plural(total, 'statistic')}, each over up to {plural(bound.size, 'value')}")
+            counts.append(f"{plural(bound.count, 'statistic')}, each over up to {plural(bound.size, 'value')}")
         else:
             each = ", each" if bound.count > 1 else ""
             counts.append(f"{plural(bound.count, 'statistic')}{each} over {plural(bound.size, 'value')}")
     return " and ".join(counts) or "no statistic of this tensor: every value goes its own way"
 
 
-def learned(norm: Method, shape: Sequence[int], layout: str) -> str:
-    """How many parameters a layer learns."""
+def learned(norm: Method, shape: Sequence[int], layout: str, **settings: Any) -> str:
+    """How many parameters a layer learns; a slot that starts from the weight has one for each region."""
     sizes = _feature_sizes(norm, shape, layout)
+    slots = norm.affine.values()
     counts = [
-        math.prod(int(a) if a.isdigit() else sizes[a] for a in slot.letters(sizes)) for slot in norm.affine.values()
+        norm.bound(shape, layout, **settings)[0].count if callable(slot.init) else math.prod(slot.shape(sizes))
+        for slot in slots
     ]
+    if not counts:
+        return "nothing learned"
     terms = [f"{counts.count(n)} × {n:,}" if counts.count(n) > 1 else f"{n:,}" for n in dict.fromkeys(counts)]
-    return f"{' + '.join(terms)} learned parameters" if counts else "nothing learned"
+    return f"{' + '.join(terms)} learned parameter{'' if sum(counts) == 1 else 's'}"
 
 
 def remembered(norm: Method, shape: Sequence[int], layout: str, settings: Mapping[str, Any]) -> str:
     """What a layer carries from batch to batch."""
-    tracks = settings.get("track_running_stats", {p.name: p.default for p in norm.params}.get("track_running_stats"))
+    tracks = settings.get("track_running_stats", norm.default("track_running_stats"))
     if not (norm.state and tracks):
         return "running state: none"
     sizes = axis_sizes(shape, layout)
@@ -75,7 +80,7 @@ def _sentence(norm: Method, identity: Identity, shape: Sequence[int], layout: st
     with_settings = " and ".join(_setting(other, name, value, sizes) for name, value in others.items())
     target = f"{other.name} with {with_settings}" if others else other.name
     start = f"With {' and '.join(conditions)}" if conditions else f"On ({' '.join(sizes)})"
-    mine, theirs = learned(norm, shape, layout), learned(other, shape, layout)
+    mine, theirs = learned(norm, shape, layout, **settings), learned(other, shape, layout, **others)
     note = "" if mine == theirs else f" The statistics are the same, the layers are not: {mine} here, {theirs} there."
     return f"{start} this is {target}.{note}"
 
@@ -94,28 +99,37 @@ def diagnose(
         NormcoreError: No such method, layout or setting, or a value outside its domain.
     """
     norm = method(key)
-    layout = norm.layout(layout, len(shape))
-    found = []
-    for bound in norm.bound(shape, layout, training, **settings):
-        if not isinstance(bound, Bound) or len(norm.bound(shape, layout, training, **settings)) > 1:
-            continue
-        if bound.size == 1 and "shift" in norm.invariant_to:
-            sentence = "Every region holds one value: subtracting its mean erases it, and the output is the bias alone."
-            found.append(Finding(sentence, _remedy(norm, bound)))
-        elif bound.size == 1 and "scale" in norm.invariant_to:
-            sentence = "Every region holds one value: dividing by its size leaves only the sign."
-            found.append(Finding(sentence, _remedy(norm, bound)))
-        elif bound.size == 2 and "shift" in norm.invariant_to:
-            sentence = "Every region holds two values: one becomes +1 and the other −1, however far apart they were."
-            found.append(Finding(sentence, _remedy(norm, bound)))
-    return tuple(found)
+    bounds = norm.bound(shape, layout, training, **settings)
+    bound = bounds[0] if len(bounds) == 1 else None
+    if not isinstance(bound, Bound):
+        return ()
+    sentence = _degeneration(norm, bound, bool(settings.get("unbiased", norm.default("unbiased"))))
+    return (Finding(sentence, _remedy(norm, bound, shape, layout, settings)),) if sentence else ()
 
 
-def _remedy(norm: Method, bound: Bound) -> str:
-    if norm.sizes:
-        return f"Choose {next(iter(norm.sizes.values()))} so that more values share a statistic."
-    shared = [AXIS_WORDS[factors[0].letter] for factors in bound.factors if not any(f.kept for f in factors)]
-    return f"Give it more {' or '.join(word + 's' for word in shared)}, or a method that shares over other axes."
+def _degeneration(norm: Method, bound: Bound, unbiased: bool) -> str | None:
+    """What a region of one or two values comes to."""
+    if bound.size == 1 and "shift" in norm.invariant_to:
+        left = "the output is the bias alone" if "bias" in norm.affine else "the output is 0"
+        return f"Every region holds one value: subtracting its mean erases it, and {left}."
+    if bound.size == 1 and "scale" in norm.invariant_to:
+        return "Every region holds one value: dividing it by its own size leaves only the sign."
+    if bound.size == 2 and "shift" in norm.invariant_to:
+        end = "0.71" if unbiased else "1"
+        return f"Every region holds two values: unless ε is larger than they differ, they become +{end} and −{end}."
+    return None
+
+
+def _remedy(norm: Method, bound: Bound, shape: Sequence[int], layout: str | None, settings: Mapping[str, Any]) -> str:
+    for name in norm.sizes.values():
+        domain = next(param.domain for param in norm.params if param.name == name)
+        options = domain.samples(axis_sizes(shape, norm.layout(layout, len(shape))))
+        sizes = {v: norm.bound(shape, layout, **(dict(settings) | {name: v}))[0].size for v in options}
+        best = max(options, key=lambda value: sizes[value])
+        if sizes[best] > bound.size:
+            return f"Try {name}={best}, with {plural(sizes[best], 'value')} in each region."
+    shared = [AXIS_WORDS[factors[0].letter] for factors in bound.factors if not all(f.kept for f in factors)]
+    return f"Give it more {' or '.join(word + 's' for word in shared)}, or take a method that shares over other axes."
 
 
 def _feature_sizes(norm: Method, shape: Sequence[int], layout: str) -> dict[str, int]:

@@ -8,40 +8,62 @@ from torch import Tensor
 
 from normcore.core import Method, Normed
 
+INPUT = {"activation": "x", "weight": "w", "gradient": "g"}
 SYMBOLS = {
+    "x": "INPUT",
     "mean": r"\mu",
     "var": r"\sigma^2",
-    "var_unbiased": r"s^2",
-    "mean_square": r"\overline{x^2}",
-    "norm": r"\lVert x \rVert",
-    "mean_norm": r"\overline{\lVert x \rVert}",
+    "var_unbiased": "s^2",
+    "running_mean": r"\hat\mu",
+    "running_var": r"\hat s^2",
+    "mixed_mean": r"\bar\mu",
+    "mixed_var": r"\bar\sigma^2",
+    "mean_square": r"\overline{INPUT^2}",
+    "norm": r"\lVert INPUT \rVert",
+    "mean_norm": r"\overline{\lVert INPUT \rVert}",
     "eps": r"\epsilon",
     "alpha": r"\alpha",
     "beta": r"\beta",
     "max_norm": r"\tau",
     "clip_value": r"\tau",
+    "lower": "a",
+    "upper": "b",
+    "k": "k",
 }
 MEANINGS = {
     "mean": "mean of the region",
     "var": "variance of the region, divided by n",
     "var_unbiased": "variance of the region, divided by n − 1",
+    "running_mean": "running mean",
+    "running_var": "running variance, which remembers n − 1 estimates",
+    "mixed_mean": "mixture of the means of all its regions",
+    "mixed_var": "mixture of the variances of all its regions",
     "mean_square": "mean of the squares of the region",
-    "norm": "L2 norm of the region",
+    "norm": "norm of the region",
     "mean_norm": "mean of the norms",
 }
-INPUT = {"activation": "x", "weight": "w", "gradient": "g"}
+"""What the statistics are; a method's own name for one says which, and a formula may call any of them by its kind."""
+
+KINDS = {
+    "mean": ("mean", "running_mean", "mixed_mean"),
+    "var": ("var", "var_unbiased", "running_var", "mixed_var"),
+}
 
 
-def symbolic(method: Method, settings: Mapping[str, Any]) -> str:
-    """The method's formula in symbols, as LaTeX."""
-    symbols = SYMBOLS | {"x": INPUT[method.family]}
-    return _fill(method, settings, lambda name: symbols.get(name, name))
+def symbolic(method: Method, settings: Mapping[str, Any], statistics: Sequence[str] = ()) -> str:
+    """The method's formula in symbols, as LaTeX; `statistics` names those that were used."""
+    return _fill(method, settings, statistics, lambda name: symbol(method, name))
 
 
 def with_numbers(method: Method, settings: Mapping[str, Any], numbers: Mapping[str, float]) -> str:
     """The same formula with numbers in place of symbols; `numbers` has the input `x` and the statistics."""
     known = {name: value for name, value in settings.items() if isinstance(value, int | float)} | dict(numbers)
-    return _fill(method, settings, lambda name: number(known[name]))
+    return _fill(method, settings, tuple(numbers), lambda name: number(known[name]))
+
+
+def symbol(method: Method, name: str) -> str:
+    """How a statistic, a setting or the input is written, as LaTeX."""
+    return SYMBOLS.get(name, name).replace("INPUT", INPUT[method.family])
 
 
 def numbers_at(x: Tensor, normed: Normed, index: Sequence[int]) -> dict[str, float]:
@@ -56,17 +78,17 @@ def number(value: float) -> str:
     """A number as LaTeX, with four significant digits."""
     digits, _, power = f"{value:.4g}".partition("e")
     if not power:
-        return digits
+        return digits.replace("inf", r"\infty")
     factor = {"1": "", "-1": "-"}.get(digits, rf"{digits} \cdot ")
     return rf"{factor}10^{{{int(power)}}}"
 
 
-def _fill(method: Method, settings: Mapping[str, Any], write: Callable[[str], str]) -> str:
+def _fill(method: Method, settings: Mapping[str, Any], statistics: Sequence[str], write: Callable[[str], str]) -> str:
     formula = method.formula if isinstance(method.formula, str) else method.formula(settings)
-    unbiased = {"var": "var_unbiased"} if settings.get("unbiased") and method.key != "switchable_norm" else {}
 
     def fill(match: re.Match[str]) -> str:
-        text = write(unbiased.get(match[1], match[1]))
+        name = match[1]
+        text = write(next((kind for kind in KINDS.get(name, ()) if kind in statistics), name))
         first = formula[: match.start()].rstrip().endswith(("{", "(")) or match.start() == 0
         return f"({text})" if text.startswith("-") and not first else text
 

@@ -73,11 +73,11 @@ def in_pytorch(method: Method, shape: Sequence[int], layout: str, training: bool
     if method.family == "activation":
         head = [f"x = torch.randn{tuple(shape)!r}  # {' '.join(sizes)}"]
     elif method.family == "weight":
-        head = [f"module = {_module(shape, layout)}", "weight = module.weight"]
+        head = [f"module = {_module(shape, layout)}"]
     else:
         head = _gradient(shape)
     tail = ["y = parameters[0].grad"] if method.family == "gradient" else []
-    template = method.pytorch if isinstance(method.pytorch, str) else method.pytorch(complete)
+    template = method.pytorch if isinstance(method.pytorch, str) else method.pytorch(complete | {"training": training})
     return "\n".join(["import torch", "", *head, template.format(**names), *tail])
 
 

@@ -71,8 +71,11 @@ def test_every_coincidence_names_a_method_and_ends(method: Method, layout: str) 
     [
         ("group_norm", (4, 6), "vector", {"num_groups": 6}, "one value: subtracting"),
         ("instance_norm", (4, 6, 1, 1), "image", {}, "one value: subtracting"),
+        ("positional_norm", (4, 1), "vector", {}, "erases it, and the output is 0"),
         ("rms_norm", (4, 1), "vector", {}, "only the sign"),
-        ("batch_norm", (2, 6), "vector", {}, "two values"),
+        ("positional_norm", (4, 2), "vector", {}, "0.71"),
+        ("weight_standardization", (4, 2), "linear", {}, "0.71"),
+        ("batch_norm", (2, 6), "vector", {}, "become +1 and −1"),
         ("batch_norm", (1, 6), "vector", {}, "one value: subtracting"),
     ],
 )
@@ -84,10 +87,43 @@ def test_what_degenerates_is_said_with_a_remedy(
     assert finding.remedy.endswith(".")
     x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     y = METHODS[key](x, layout, eps=1e-12, **settings).y
-    if "one value: subtracting" in said:
+    if "one value: subtracting" in finding.sentence:
         assert y.abs().max() == 0
     else:
-        torch.testing.assert_close(y.abs(), torch.ones_like(y), rtol=1e-6, atol=1e-6)
+        end = 0.5**0.5 if said == "0.71" else 1.0
+        torch.testing.assert_close(y.abs(), torch.full_like(y, end), rtol=1e-6, atol=1e-6)
+
+
+def test_the_remedy_works() -> None:
+    (finding,) = normcore.diagnose("group_norm", (4, 6), "vector", num_groups=3)
+    assert finding.remedy == "Try num_groups=1, with 6 values in each region."
+    (finding,) = normcore.diagnose("group_norm", (4, 1), "vector", num_groups=1)
+    assert "num_groups" not in finding.remedy
+
+
+@pytest.mark.parametrize("dim", [0, None])
+def test_learned_counts_what_a_parametrization_holds(dim: int | None) -> None:
+    module = normcore.reparametrize(torch.nn.Linear(3, 4), "weight_norm", dim=dim)
+    held = module.parametrizations.weight[0].gain.numel()
+    words = "1 learned parameter" if held == 1 else f"{held} learned parameters"
+    assert describe.learned(METHODS["weight_norm"], (4, 3), "linear", dim=dim) == words
+
+
+def test_statistics_are_called_what_they_are() -> None:
+    expected = {
+        ("batch_norm", True): {"mean", "var"},
+        ("batch_norm", False): {"running_mean", "running_var"},
+        ("switchable_norm", True): {"mixed_mean", "mixed_var"},
+        ("positional_norm", True): {"mean", "var_unbiased"},
+    }
+    for (key, training), names in expected.items():
+        seen = probe(key, (4, 6, 2, 2), "image", (0, 0, 0, 0), training)
+        assert set(seen.numbers) == names | {"x", "y"}
+        assert names <= set(formula.MEANINGS)
+    clip = METHODS["clip_by_global_norm"]
+    assert r"\lVert g \rVert" in formula.symbolic(clip, clip.settings({}, {}))
+    cut = METHODS["clip_by_value"]
+    assert formula.symbolic(cut, cut.settings({"upper": 0.0}, {})) == r"\min(\max(g, -\tau), b)"
 
 
 def test_sound_configurations_get_no_finding() -> None:
@@ -106,6 +142,7 @@ def evaluate(latex: str) -> float:
         (r"\sqrt{", "root({"),
         (r"\min", "min"),
         (r"\max", "max"),
+        (r"\infty", "inf"),
     ):
         latex = latex.replace(found, meant)
     text, i, closers = "", 0, []
@@ -129,7 +166,7 @@ def evaluate(latex: str) -> float:
                 text, i = text + closing, i + 1
         else:
             text, i = text + latex[i], i + 1
-    return float(eval(text, {"div": lambda a, b: a / b, "root": math.sqrt, "min": min, "max": max}))
+    return float(eval(text, {"div": lambda a, b: a / b, "root": math.sqrt, "min": min, "max": max, "inf": math.inf}))
 
 
 @every_method
@@ -137,8 +174,6 @@ def test_the_formula_with_its_numbers_gives_the_output(method: Method, layout: s
     shape = shape_of(layout)
     index = tuple(size - 1 for size in shape)
     for settings in samples(method, layout):
-        if settings.get("lower") is not None or settings.get("upper") is not None or settings.get("norm_type"):
-            continue
         for training in modes(method):
             seen = probe(method.key, shape, layout, index, training, **settings)
             complete = method.settings(dict(seen.settings), axis_sizes(shape, layout))

@@ -9,7 +9,7 @@ AXIS_WORDS = {
     "c": "channel",
     "t": "token",
     "l": "position",
-    "d": "depth",
+    "d": "slice",
     "h": "row",
     "w": "column",
     "o": "output unit",

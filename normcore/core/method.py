@@ -92,6 +92,10 @@ class Method:
                 found.append(Param(name, hint.__metadata__[0], parameter.default))
         return tuple(found)
 
+    def default(self, name: str) -> Any:
+        """The default of a setting, or None where there is no such setting."""
+        return next((param.default for param in self.params if param.name == name), None)
+
     @cached_property
     def inputs(self) -> frozenset[str]:
         """What the function takes beside the tensor and the settings: learned tensors, `state`, `training`."""

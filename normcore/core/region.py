@@ -193,9 +193,9 @@ class Bound:
             strides.append(stride if factor.kept else 0)
         remaining, parts = iter(strides), []
         for axis in self.factors:
-            part = torch.zeros(1, dtype=torch.long)
+            part = torch.zeros(1, dtype=torch.long, device="cpu")
             for factor in axis:
-                step = torch.arange(factor.size) * next(remaining)
+                step = torch.arange(factor.size, device="cpu") * next(remaining)
                 part = (part[:, None] + step).reshape(-1)
             parts.append(part)
         return tuple(parts)

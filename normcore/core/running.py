@@ -18,13 +18,15 @@ def track(state: State, region: Bound, stats: Statistics, momentum: float | None
     the ONNX operator use n). With momentum None every batch counts the same: ``momentum = 1 / batches seen``.
     """
     mean, var, seen = state["running_mean"], state["running_var"], state["num_batches_tracked"]
-    unbiased = stats["var"] * (region.size / (region.size - 1 or 1))
+    unbiased = (
+        stats["var_unbiased"] if "var_unbiased" in stats else stats["var"] * (region.size / (region.size - 1 or 1))
+    )
     news = (region.gather(s).detach().to(mean.dtype).reshape(-1, len(mean)) for s in (stats["mean"], unbiased))
     rows = (new.mean(0, keepdim=True) if pooled else new for new in news)
     for new_mean, new_var in zip(*(row.unbind(0) for row in rows), strict=True):
         seen = seen + 1
         share = seen.to(mean.dtype).reciprocal() if momentum is None else momentum
-        mean, var = mean + (new_mean - mean) * share, var + (new_var - var) * share
+        mean, var = (1 - share) * mean + share * new_mean, (1 - share) * var + share * new_var
     return {"running_mean": mean, "running_var": var, "num_batches_tracked": seen}
 
 
@@ -35,4 +37,4 @@ def apply_running(
     wide = widen(x)
     mean, var = (along_channels(state[name].to(wide.dtype), region) for name in ("running_mean", "running_var"))
     y = affine((wide - mean) * (var + eps).rsqrt(), region, weight, bias)
-    return y.to(x.dtype), {"mean": mean, "var": var}
+    return y.to(x.dtype), {"running_mean": mean, "running_var": var}

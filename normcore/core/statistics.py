@@ -66,8 +66,8 @@ def _through_kernel(x: Tensor, region: Bound, eps: float, weight: Tensor | None,
         done = _Standardized(*torch.native_group_norm(x.contiguous(), w, b, *layout, eps))
     elif kinds in ("RK", "RKR") and all(_by_channel(p, region) and region.count == len(p) for p in given):
         flat = x.reshape(sizes)
-        if kinds == "RK":  # here this kernel loses digits to a large mean, unless one element is taken out first
-            origin = flat[0].detach()
+        if kinds == "RK":  # here this kernel loses digits to a large mean, unless it is taken out first
+            origin = flat.detach().mean(0)
             done = _Standardized(*torch.native_batch_norm(flat - origin, w, b, None, None, True, 0.0, eps))
             done = done._replace(mean=done.mean + origin)
         else:

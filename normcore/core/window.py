@@ -1,5 +1,6 @@
 """Overlapping neighborhoods, where every element has a set of its own: local response and its kin."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -60,6 +61,11 @@ class Window:
         """The indices of all elements in the neighborhood of `index`: whole numbers, shape (size, axes)."""
         along = [torch.arange(start, stop) for start, stop in self.box(index)]
         return torch.cartesian_prod(*along).reshape(-1, len(self.shape))
+
+    @property
+    def count(self) -> int:
+        """The number of statistics: one for every element."""
+        return math.prod(self.shape)
 
     @property
     def size(self) -> int:

@@ -55,8 +55,11 @@ METHOD = Method(
     formula=lambda settings: (
         r"<x> \cdot \frac{<norm>}{<mean_norm> + <eps>}" + (" + <x>" if settings["residual"] else "")
     ),
-    pytorch="weight, bias = torch.zeros({column}), torch.zeros({column})  # learned\n"
-    "norm = x.norm(p=2, dim={space}, keepdim=True)\n"
-    "y = weight * (x * norm / (norm.mean(dim={channel}, keepdim=True) + {eps})) + bias + (x if {residual} else 0)",
+    pytorch=lambda settings: (
+        "weight, bias = torch.zeros({column}), torch.zeros({column})  # learned\n"
+        "norm = x.norm(p=2, dim={space}, keepdim=True)\n"
+        "y = weight * (x * norm / (norm.mean(dim={channel}, keepdim=True) + {eps})) + bias"
+        + (" + x" if settings["residual"] else "")
+    ),
     affine={"weight": Slot("c", 0.0), "bias": Slot("c", 0.0)},
 )

@@ -1,6 +1,7 @@
 """Switchable normalization: a learned mixture of instance, layer and batch statistics."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -65,20 +66,40 @@ def switchable_norm(
         means.append(mean)
         variances.append((instance_var + between).mean(axis, keepdim=True))
     if track_running_stats and training:
-        state = track(state, batch, {"mean": means[2], "var": variances[2]}, momentum)
+        estimate = "var_unbiased" if unbiased else "var"  # what is n - 1 already is not corrected again
+        state = track(state, batch, {"mean": means[2], estimate: variances[2]}, momentum)
     elif track_running_stats:
         means[2], variances[2] = (
             along_channels(state[k].to(wide.dtype), batch) for k in ("running_mean", "running_var")
         )
     mean, var = _mix(means, mean_weight), _mix(variances, var_weight)
     y = affine((centered + (instance_mean - mean)) * (var + eps).rsqrt(), batch, weight, bias)
-    return Normed(y.to(x.dtype), {"mean": mean.detach(), "var": var.detach()}, state)
+    return Normed(y.to(x.dtype), {"mixed_mean": mean.detach(), "mixed_var": var.detach()}, state)
 
 
 def _mix(parts: list[Tensor], logits: Tensor | None) -> Tensor:
     shares = parts[0].new_full((3,), 1 / 3) if logits is None else logits.to(parts[0].dtype).softmax(0)
     first, second, third = parts
     return shares[0] * first + shares[1] * second + shares[2] * third
+
+
+def _pytorch(settings: Mapping[str, Any]) -> str:
+    from_state = settings["track_running_stats"] and not settings["training"]
+    return "\n".join(
+        [
+            "mean_in, var_in = x.mean({space}, keepdim=True), x.var({space}, unbiased={unbiased}, keepdim=True)",
+            "mean_ln, mean_bn = mean_in.mean(1, keepdim=True), mean_in.mean(0, keepdim=True)",
+            "square = var_in + mean_in.square()",
+            "var_ln = square.mean(1, keepdim=True) - mean_ln.square()",
+            "mean_bn, var_bn = torch.zeros_like(mean_bn), torch.ones_like(mean_bn)  # running averages of a new layer"
+            if from_state
+            else "var_bn = square.mean(0, keepdim=True) - mean_bn.square()",
+            "share = torch.softmax(torch.ones(3), 0)  # learned, one set for the means and one for the variances",
+            "mean = share[0] * mean_in + share[1] * mean_ln + share[2] * mean_bn",
+            "var = share[0] * var_in + share[1] * var_ln + share[2] * var_bn",
+            "y = (x - mean) / torch.sqrt(var + {eps})",
+        ]
+    )
 
 
 METHOD = Method(
@@ -98,17 +119,7 @@ METHOD = Method(
     why="No normalizer is best for every layer and batch size. Let each layer learn how much of instance, layer and "
     "batch statistics it wants.",
     formula=r"\frac{<x> - <mean>}{\sqrt{<var> + <eps>}}",
-    pytorch="mean_in, var_in = x.mean({space}, keepdim=True), x.var({space}, unbiased={unbiased}, keepdim=True)\n"
-    "mean_ln, mean_bn = mean_in.mean(1, keepdim=True), mean_in.mean(0, keepdim=True)\n"
-    "square = var_in + mean_in.square()\n"
-    "var_ln = square.mean(1, keepdim=True) - mean_ln.square()\n"
-    "var_bn = square.mean(0, keepdim=True) - mean_bn.square()\n"
-    "if not {training} and {track_running_stats}:  # evaluation: the batch part comes from running averages\n"
-    "    mean_bn, var_bn = torch.zeros_like(mean_bn), torch.ones_like(var_bn)\n"
-    "share = torch.softmax(torch.ones(3), 0)  # learned, one set for the means and one for the variances\n"
-    "mean = share[0] * mean_in + share[1] * mean_ln + share[2] * mean_bn\n"
-    "var = share[0] * var_in + share[1] * var_ln + share[2] * var_bn\n"
-    "y = (x - mean) / torch.sqrt(var + {eps})",
+    pytorch=_pytorch,
     affine={**GAIN_AND_BIAS, "mean_weight": Slot("3", 1.0), "var_weight": Slot("3", 1.0)},
     state=RUNNING,
     invariant_to=frozenset({"scale", "shift"}),

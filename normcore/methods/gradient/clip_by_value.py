@@ -37,7 +37,13 @@ METHOD = Method(
     paper=Paper("Tomáš Mikolov", "Statistical Language Models Based on Neural Networks", 2012),
     why="A recurrent network's gradient sometimes explodes, and one step then undoes hours. Cutting each element "
     "to a small interval was the first cure.",
-    formula=r"\min(\max(<x>, -<clip_value>), <clip_value>)",
+    formula=lambda settings: (
+        r"\min(\max(<x>, "
+        + ("-<clip_value>" if settings["lower"] is None else "<lower>")
+        + "), "
+        + ("<clip_value>" if settings["upper"] is None else "<upper>")
+        + ")"
+    ),
     pytorch=lambda settings: (
         "torch.nn.utils.clip_grad_value_(parameters, {clip_value})"
         if settings["lower"] is None and settings["upper"] is None

@@ -61,9 +61,15 @@ METHOD = Method(
         if settings["eps_place"] == "inside"
         else r"\frac{<x> - <mean>}{\sqrt{<var>} + <eps>}"
     ),
-    pytorch="mean = weight.mean(dim={reduced}, keepdim=True)\n"
-    "var = weight.var(dim={reduced}, unbiased={unbiased}, keepdim=True)\n"
-    "inside, outside = ({eps}, 0) if {eps_place} == 'inside' else (0, {eps})\n"
-    "y = (weight - mean) / (torch.sqrt(var + inside) + outside)",
+    pytorch=lambda settings: (
+        "weight = module.weight\n"
+        "mean = weight.mean(dim={reduced}, keepdim=True)\n"
+        "var = weight.var(dim={reduced}, unbiased={unbiased}, keepdim=True)\n"
+        + (
+            "y = (weight - mean) / torch.sqrt(var + {eps})"
+            if settings["eps_place"] == "inside"
+            else "y = (weight - mean) / (torch.sqrt(var) + {eps})"
+        )
+    ),
     invariant_to=frozenset({"scale", "shift"}),
 )
