@@ -45,7 +45,8 @@ def column(method: Method, settings: dict[str, Any], view: View, height: int) ->
     try:
         bounds = method.bound(view.shape, view.layout, view.training, **settings)
     except NormcoreError as error:
-        st.warning(str(error).partition(": ")[2].capitalize() + ".", icon=":material/block:")
+        sentence = str(error).partition(": ")[2]
+        st.warning(f"{sentence[:1].upper()}{sentence[1:]}.", icon=":material/block:")
         return
     picture = st.container()
     statistic = _statistic(method, bounds)

@@ -28,12 +28,15 @@ def influence(fn: Callable[[Tensor], Any], x: Tensor, index: Sequence[int]) -> T
     if not isinstance(x, Tensor) or not x.is_floating_point():
         kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise NormcoreError(f"influence: x is {kind}; it must be a floating-point tensor")
-    with torch.enable_grad():
+    if not callable(fn):
+        raise NormcoreError(f"influence: fn is {type(fn).__name__}; it must be a module or a function")
+    with torch.inference_mode(False), torch.enable_grad():
         probe = x.detach().clone().requires_grad_(True)
         y = fn(probe)
         y = getattr(y, "y", y)
-        if not isinstance(y, Tensor):
-            raise NormcoreError(f"influence: fn returned {type(y).__name__}; it must return a tensor")
+        if not isinstance(y, Tensor) or not y.is_floating_point():
+            returned = y.dtype if isinstance(y, Tensor) else type(y).__name__
+            raise NormcoreError(f"influence: fn returned {returned}; it must return a floating-point tensor")
         output = y[check_index(index, y.shape)]
         if not output.requires_grad:
             raise NormcoreError("influence: the output does not depend on x in a differentiable way")

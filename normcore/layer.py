@@ -144,7 +144,8 @@ def reparametrize(module: nn.Module, key: str, name: str = "weight", **settings:
         NormcoreError: No such method, parameter or setting, or a weight whose axes are not (o i ...).
     """
     norm = method(key, "weight")
-    owned = isinstance(module, nn.Module) and (
+    owned = isinstance(module, nn.Module) and isinstance(name, str)
+    owned = owned and (
         name in module._parameters or name in module._buffers or parametrize.is_parametrized(module, name)
     )
     weight = getattr(module, name) if owned else None

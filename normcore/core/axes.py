@@ -1,6 +1,8 @@
 """Axes and layouts: the letters that every pattern, shape and caption in this project is written in."""
 
+import numbers
 from collections.abc import Sequence
+from typing import Any
 
 from normcore.core.errors import NormcoreError
 
@@ -54,9 +56,19 @@ def axis_sizes(shape: Sequence[int], layout: str) -> dict[str, int]:
             f"shape {tuple(shape)} has {len(shape)} axes, but layout {layout!r} has {len(letters)}"
             f" ({' '.join(letters)}); {hint}"
         )
+    return dict(zip(letters, check_shape(shape), strict=True))
+
+
+def check_shape(shape: Any) -> tuple[int, ...]:
+    """The shape as whole numbers of at least 1, refused in a sentence when it is not that."""
+    whole = isinstance(shape, Sequence) and all(
+        isinstance(size, numbers.Integral) and not isinstance(size, bool) for size in shape
+    )
+    if not whole:
+        raise NormcoreError(f"shape={shape!r} must be whole numbers, one for each axis")
     if min(shape, default=1) < 1:
         raise NormcoreError(f"shape {tuple(shape)} has an empty axis; every axis needs at least one element")
-    return dict(zip(letters, (int(size) for size in shape), strict=True))
+    return tuple(int(size) for size in shape)
 
 
 def plural(count: int, word: str) -> str:

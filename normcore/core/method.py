@@ -2,7 +2,6 @@
 
 import importlib
 import inspect
-import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -12,7 +11,7 @@ from typing import Annotated, Any, get_origin
 import torch
 from torch import Tensor
 
-from normcore.core.axes import LAYOUTS, LETTERS, PARENT, SPATIAL, axis_sizes
+from normcore.core.axes import LAYOUTS, LETTERS, PARENT, SPATIAL, axis_sizes, check_shape
 from normcore.core.domains import FLAG, check
 from normcore.core.errors import NormcoreError
 from normcore.core.facts import Identity, Normed, Paper, Param
@@ -128,10 +127,13 @@ class Method:
         Raises:
             NormcoreError: The shape does not fit the layout, or a setting lies outside its domain.
         """
-        if not isinstance(shape, Sequence) or not all(isinstance(size, numbers.Integral) for size in shape):
-            raise NormcoreError(f"{self.key}: shape={shape!r} must be whole numbers, one for each axis")
+        _check_training(self.key, training)
+        try:
+            shape = check_shape(shape)
+        except NormcoreError as error:
+            raise NormcoreError(f"{self.key}: {error}") from None
         layout = self.layout(layout, len(shape))
-        bounds, complete = self._bind(tuple(shape), layout, settings, training)
+        bounds, complete = self._bind(shape, layout, settings, training)
         chosen = self._chosen(layout, complete)
         from_state = self._uses_state(complete, training)
         return tuple(b for b, r in zip(bounds, chosen, strict=True) if not (from_state and r.running))
@@ -186,18 +188,18 @@ class Method:
                 f"{self.key}: x is {kind}; it must be a dense floating-point tensor of 16, 32 or 64 bits"
             )
         training = tensors.get("training", True)
-        if not isinstance(training, bool):
-            raise NormcoreError(f"{self.key}: training={training!r} must be True or False")
+        _check_training(self.key, training)
         layout = self.layout(layout, x.ndim)
         bounds, complete = self._bind(tuple(x.shape), layout, settings, training)
         sizes = dict(zip(LETTERS[layout], x.shape, strict=True))
-        if self.state and not tensors.get("state"):
+        state = tensors.get("state")
+        if self.state and (state is None or (isinstance(state, Mapping) and not state)):
             tensors["state"] = {name: new_tensor(slot, sizes, x) for name, slot in self.state.items()}
-        self._check_tensors(tensors, sizes)
+        self._check_tensors(tensors, sizes, x.device)
         return self.fn(x, *bounds, **complete, **tensors)
 
-    def _check_tensors(self, given: Mapping[str, Any], sizes: Mapping[str, int]) -> None:
-        """Refuses a learned or remembered tensor whose shape does not fit, before the mathematics stumbles over it."""
+    def _check_tensors(self, given: Mapping[str, Any], sizes: Mapping[str, int], device: torch.device) -> None:
+        """Refuses a learned or remembered tensor that does not fit, before the mathematics stumbles over it."""
         state = given.get("state")
         missing = [name for name in self.state if not isinstance(state, Mapping) or name not in state]
         if missing:
@@ -206,6 +208,9 @@ class Method:
         for name, tensor, slot in learned + [(name, given["state"][name], slot) for name, slot in self.state.items()]:
             if not isinstance(tensor, Tensor):
                 raise NormcoreError(f"{self.key}: {name} is {type(tensor).__name__}; it must be a tensor")
+            if not (_dense(tensor) or slot.dtype) or tensor.device != device:
+                what = f"{tensor.dtype}, {tensor.layout}, on {tensor.device}"
+                raise NormcoreError(f"{self.key}: {name} is {what}; it must be dense and floating-point, on {device}")
             if not slot.fits(tensor.shape, sizes):
                 raise NormcoreError(
                     f"{self.key}: {name} has shape {tuple(tensor.shape)}; it must be {slot.words(sizes)}"
@@ -214,6 +219,11 @@ class Method:
     def __reduce__(self) -> Any:
         """Copies and pickles are references to the method's file, which alone says what the method is."""
         return _method_of, (self.fn.__module__,)
+
+
+def _check_training(key: str, training: Any) -> None:
+    if not isinstance(training, bool):
+        raise NormcoreError(f"{key}: training={training!r} must be True or False")
 
 
 def _method_of(module: str) -> Method:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from normcore.core.axes import LETTERS, PARENT
+from normcore.core.axes import LETTERS, PARENT, check_shape
 from normcore.core.errors import NormcoreError
 
 Factors = tuple[str, ...]
@@ -44,11 +44,11 @@ class Region:
 
     def __post_init__(self) -> None:
         letters = [letter for axis in self.axes for letter in axis]
-        unknown = [letter for letter in self.kept if letter not in letters]
-        if "->" not in self.pattern or unknown or len(set(letters)) < len(letters):
+        in_order = list(self.kept) == [letter for letter in letters if letter in self.kept]
+        if "->" not in self.pattern or not in_order or len(set(letters)) < len(letters):
             raise NormcoreError(
-                f"Region({self.pattern!r}): left of the arrow stands each axis once, right of it some of them, "
-                "as in 'n (g k) ... -> n g'"
+                f"Region({self.pattern!r}): left of the arrow stands each axis once, right of it some of them in the "
+                "same order, as in 'n (g k) ... -> n g'"
             )
 
     @cached_property
@@ -81,13 +81,14 @@ class Region:
 
     def bind(self, shape: Sequence[int], **sizes: int) -> "Bound":
         """Holds a shape against the pattern; `sizes` gives the factors that the shape leaves open, as in ``g=4``."""
+        shape = check_shape(shape)
         axes = self.letters(len(shape))
         if len(axes) != len(shape):
-            raise NormcoreError(f"shape {tuple(shape)} has {len(shape)} axes, but {self.pattern!r} names {len(axes)}")
-        return Bound(
-            tuple(int(size) for size in shape),
-            tuple(self._split(factors, int(size), sizes) for factors, size in zip(axes, shape, strict=True)),
-        )
+            raise NormcoreError(f"shape {shape} has {len(shape)} axes, but {self.pattern!r} names {len(axes)}")
+        strange = sorted(set(sizes) - {letter for factors in axes for letter in factors})
+        if strange:
+            raise NormcoreError(f"{self.pattern!r} has no axis {strange[0]!r}")
+        return Bound(shape, tuple(self._split(factors, size, sizes) for factors, size in zip(axes, shape, strict=True)))
 
     def _split(self, factors: Factors, size: int, sizes: Mapping[str, int]) -> tuple[Factor, ...]:
         known = {letter: sizes[letter] for letter in factors if letter in sizes}
@@ -238,6 +239,7 @@ def _runs(part: Tensor) -> Tensor:
 
 def check_index(index: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
     """The index as whole numbers, refused in a sentence when it lies outside the shape."""
+    index = index.tolist() if isinstance(index, Tensor) else index
     index = tuple(index) if isinstance(index, Iterable) else (index,)
     if not all(isinstance(i, numbers.Integral) for i in index):
         raise NormcoreError(f"index {index!r} must be whole numbers, one for each axis of shape {tuple(shape)}")

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from normcore.core.axes import SPATIAL
+from normcore.core.axes import SPATIAL, check_shape
+from normcore.core.errors import NormcoreError
 from normcore.core.region import Region, check_index
 
 
@@ -38,16 +39,21 @@ class Window:
 
     def bind(self, shape: Sequence[int], **settings: int) -> "Window":
         """The window for one shape; `settings` gives the extents that `over` names."""
-        reach = []
-        for (letter,), size in zip(self._axes.letters(len(shape)), shape, strict=True):
+        shape, reach = check_shape(shape), []
+        axes = self._axes.letters(len(shape))
+        missing = [setting for setting in self.over.values() if setting is not None and setting not in settings]
+        if len(axes) != len(shape) or missing:
+            what = f"needs {missing[0]}" if missing else f"names {len(axes)} axes, but shape {shape} has {len(shape)}"
+            raise NormcoreError(f"{self.pattern!r} {what}")
+        for (letter,), size in zip(axes, shape, strict=True):
             name = "..." if letter in SPATIAL else letter
             if name not in self.over:
                 reach.append((0, 0))
                 continue
             setting = self.over[name]
             extent = 2 * size if setting is None else settings[setting]
-            reach.append((extent // 2, (extent - 1) // 2))
-        return replace(self, shape=tuple(int(size) for size in shape), reach=tuple(reach))
+            reach.append((min(extent // 2, size - 1), min((extent - 1) // 2, size - 1)))
+        return replace(self, shape=shape, reach=tuple(reach))
 
     def box(self, index: Sequence[int]) -> tuple[tuple[int, int], ...]:
         """The neighborhood of one element, cut at the borders: one [start, stop) an axis."""

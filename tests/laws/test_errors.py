@@ -9,7 +9,18 @@ import torch
 from cases import ACTIVATIONS, GRADIENTS, WEIGHTS, draw, every_method, shape_of, sizes_of
 from torch import nn
 
-from normcore import METHODS, Method, NormcoreError, clipper, influence, layer, reparametrize
+from normcore import (
+    METHODS,
+    Method,
+    NormcoreError,
+    Region,
+    Window,
+    clipper,
+    diagnose,
+    influence,
+    layer,
+    reparametrize,
+)
 from normcore.core import LETTERS
 
 
@@ -192,8 +203,26 @@ MESSAGES: list[tuple[Callable[[], Any], str]] = [
     ),
     (
         lambda: influence(lambda x: 3, torch.ones(2), (0,)),
-        "influence: fn returned int; it must return a tensor",
+        "influence: fn returned int; it must return a floating-point tensor",
     ),
+    (lambda: influence(3, torch.ones(2), (0,)), "influence: fn is int; it must be a module or a function"),
+    (
+        lambda: METHODS["batch_norm"](IMAGE, state=torch.zeros(2)),
+        "batch_norm: the state has no 'running_mean'; it needs running_mean, running_var, num_batches_tracked",
+    ),
+    (
+        lambda: METHODS["batch_norm"](IMAGE, weight=torch.ones(6, dtype=torch.complex64)),
+        "batch_norm: weight is torch.complex64, torch.strided, on cpu; it must be dense and floating-point, on cpu",
+    ),
+    (
+        lambda: METHODS["batch_norm"].bound((2, 3), "vector", training="no"),
+        "batch_norm: training='no' must be True or False",
+    ),
+    (lambda: diagnose("batch_norm", 3), "batch_norm: shape=3 must be whole numbers, one for each axis"),
+    (lambda: Region("n c -> c").bind((2.7, 3)), "shape=(2.7, 3) must be whole numbers, one for each axis"),
+    (lambda: Region("n c -> c").bind((2, 3), q=5), "'n c -> c' has no axis 'q'"),
+    (lambda: Window("n c", {"c": "size"}).bind((2, 3)), "'n c' needs size"),
+    (lambda: Window("n c", {"c": "size"}).bind((2,), size=3), "'n c' names 2 axes, but shape (2,) has 1"),
 ]
 
 

@@ -27,11 +27,12 @@ def local_response_norm(
     Source: Krizhevsky, Sutskever and Hinton 2012 (NeurIPS).
     """
     back, ahead = neighbors.reach[1]
+    window = back + ahead + 1  # no longer than the channels reach, however large `size` is
     wide = widen(x)
     squares = functional.pad(
         wide.square().flatten(2)[:, None] if x.ndim > 2 else wide.square()[:, None, :, None], (0, 0, back, ahead)
     )
-    mean_square = functional.avg_pool2d(squares, (size, 1), stride=1).reshape(x.shape)
+    mean_square = functional.avg_pool2d(squares, (window, 1), stride=1).reshape(x.shape) * (window / size)
     y = wide * (k + alpha * mean_square).pow(-beta)
     return Normed(y.to(x.dtype), {"mean_square": mean_square.detach()})
 
