@@ -14,38 +14,7 @@ from normcore.core import AXIS_WORDS, LETTERS, Divides, Method, OneOf, Param, Ra
 
 PUBLISHED = "as published"
 EVERY, ONE = "every region", "one element"
-SIZES = (
-    1,
-    2,
-    3,
-    4,
-    5,
-    6,
-    7,
-    8,
-    9,
-    10,
-    12,
-    14,
-    16,
-    20,
-    24,
-    28,
-    32,
-    48,
-    56,
-    64,
-    96,
-    112,
-    128,
-    192,
-    224,
-    256,
-    384,
-    512,
-    768,
-    1024,
-)
+SIZES = (*range(1, 11), 12, 14, 16, 20, 24, 28, 32, 48, 56, 64, 96, 112, 128, 192, 224, 256, 384, 512, 768, 1024)
 LARGEST = {"n": 64, "c": 1024, "t": 1024, "l": 1024, "d": 64, "h": 224, "w": 224, "o": 1024, "i": 1024}
 USUAL = {"n": 4, "c": 6, "t": 6, "l": 8, "d": 3, "h": 4, "w": 4, "o": 6, "i": 4}
 
@@ -84,7 +53,12 @@ def pick(label: str, options: Sequence[str], key: str, default: str) -> str:
     """One of many options, in a list that drops down."""
     _mend(key, options, label)
     position = list(options).index(default)
-    return _asked(key, label, lambda: st.selectbox(label, options, index=position, key=key, bind="query-params"))
+    return _asked(
+        key,
+        label,
+        lambda: st.selectbox(label, options, index=position, key=key, bind="query-params"),
+        ", ".join(options),
+    )
 
 
 def select(label: str, options: Sequence[Any], key: str, default: Any, words: Callable[[Any], str] = str) -> Any:
@@ -97,17 +71,20 @@ def select(label: str, options: Sequence[Any], key: str, default: Any, words: Ca
         key,
         label,
         lambda: st.select_slider(label, options, value=default, key=key, format_func=words, bind="query-params"),
+        _range(options, words),
     )
 
 
 def several(label: str, options: Sequence[str], key: str, default: Sequence[str], most: int) -> list[str]:
     """One to `most` of many options, in the order chosen; none at all is the default."""
-    asked = st.query_params.get_all(key)
+    asked = [] if key in st.session_state else st.query_params.get_all(key)
     chosen = st.multiselect(label, options, default=default, key=key, max_selections=most, bind="query-params")
     known = [option for option in chosen if option in options][:most] or list(default)
     unknown = [option for option in asked if option not in options]
     if unknown:
         _say(f"No {label.lower().rstrip('s')} here is called {unknown[0][:40]!r}; shown: {', '.join(known)}.")
+    elif len(asked) > most:
+        _say(f"The link asks for {len(asked)} {label.lower()}, but {most} fit side by side; shown: {', '.join(known)}.")
     return known
 
 
@@ -137,6 +114,7 @@ def position(layout: str, shape: Sequence[int]) -> tuple[int, ...]:
                 lambda label=label, size=size, letter=letter: st.slider(  # type: ignore[misc]
                     label, 0, size - 1, 0, key=letter, bind="query-params"
                 ),
+                f"0 to {size - 1}",
             )
         )
     return tuple(index)
@@ -170,7 +148,7 @@ def put(**values: Any) -> None:
     """
     for key, value in values.items():
         if key not in st.session_state:
-            st.query_params[key] = str(value)
+            st.query_params[key] = value if isinstance(value, list) else str(value)
         st.session_state[key] = value
 
 
@@ -208,16 +186,27 @@ def _words(value: Any, none: str | None = None) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _asked(key: str, label: str, widget: Callable[[], Any]) -> Any:
-    """The widget's value, with a sentence where the link asked for something else."""
+def _asked(key: str, label: str, widget: Callable[[], Any], possible: str = "") -> Any:
+    """The widget's value, with a sentence where the link asked for something else.
+
+    Only a link that a visitor came with is judged: what a preset or a click has just put reaches the link later.
+    """
     asked = st.query_params.get_all(key)
+    fresh = asked and key not in st.session_state
     value = widget()
-    shown = [str(v) for v in (value if isinstance(value, list) else [value])]
-    if asked and not _same(asked, shown):
+    shown = [_words(v) for v in (value if isinstance(value, list) else [value])]
+    if fresh and not _same(asked, shown):
+        hint = f" Possible: {possible}." if possible else ""
         _say(
-            f"The link asks for {key}={', '.join(asked)[:60]}, which does not work here; {label} is {', '.join(shown)}."
+            f"The link asks for {key}={', '.join(asked)[:60]}, but that cannot be; {label} is {', '.join(shown)}.{hint}"
         )
     return value
+
+
+def _range(options: Sequence[Any], words: Callable[[Any], str]) -> str:
+    """The options in words: all of a few, the ends of many."""
+    few = [words(option) for option in options]
+    return ", ".join(few) if len(few) <= 8 else f"{few[0]} to {few[-1]}, in steps"
 
 
 def _same(asked: list[str], shown: list[str]) -> bool:

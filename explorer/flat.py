@@ -4,8 +4,8 @@ from html import escape
 
 import streamlit as st
 
-from normcore.figures.blocks import ABSENT, FADED, Blocks
-from normcore.figures.theme import REGION_COLORS
+from normcore.figures.blocks import FADED, STRENGTHS, Blocks, share
+from normcore.figures.theme import INFLUENCE_COLORS, REGION_COLORS
 
 
 def flat(blocks: Blocks, caption: str, level: int) -> None:
@@ -15,27 +15,30 @@ def flat(blocks: Blocks, caption: str, level: int) -> None:
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in across.names)
     rows = []
     for y, name in enumerate(down.names):
-        cells = "".join(_cell(blocks, x, y, level) for x in range(len(across.names)))
+        cells = "".join(_cell(blocks, (x, y, level)) for x in range(len(across.names)))
         rows.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
     note = f" {blocks.note[:1].upper()}{blocks.note[1:]}." if blocks.note else ""
+    title = f"{escape(caption)}{escape(where)}.{escape(note)}"
     st.html(
-        f'<div class="flat"><table><caption>{escape(caption)}{escape(where)}.{escape(note)}</caption>'
+        f'<p class="flat-title" aria-hidden="true">{title}</p><div class="flat"><table><caption>{title}</caption>'
         f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
-def _cell(blocks: Blocks, x: int, y: int, z: int) -> str:
-    color = int(blocks.colors[x, y, z])
-    label = sum(axis.parts[i] for axis, i in zip(blocks.axes, (x, y, z), strict=True)) + 1
-    picked = (x, y, z) == blocks.picked
+def _cell(blocks: Blocks, cell: tuple[int, int, int]) -> str:
+    color = int(blocks.colors[cell])
+    label = sum(axis.parts[i] for axis, i in zip(blocks.axes, cell, strict=True)) + 1
+    ground = None
     if blocks.palette == "influence":
-        share = 0 if color == FADED else round(100 * color / (ABSENT - 1))
-        text, style = f"{share}&nbsp;%", f"background:color-mix(in srgb, {REGION_COLORS[6]} {share}%, transparent)"
+        text = "itself" if cell == blocks.picked else f"{share(color)}&nbsp;%"
+        if color != FADED:
+            ground = INFLUENCE_COLORS[1 + color * (len(INFLUENCE_COLORS) - 1) // STRENGTHS]
     elif color == FADED:
-        text, style = f"{label:,}", "opacity:0.45"
+        text = f"{label:,}"
     else:
-        ground = REGION_COLORS[color % len(REGION_COLORS)]
-        text, style = f"<b>{label:,}</b>", f"background:{ground};color:{_readable_on(ground)}"
+        text, ground = f"<b>{label:,}</b>", REGION_COLORS[color % len(REGION_COLORS)]
+    style = f"background:{ground};color:{_readable_on(ground)}" if ground else "opacity:0.68"
+    picked = cell == blocks.picked
     return f'<td style="{style}"{" class=picked" if picked else ""}>{text}{" ●" if picked else ""}</td>'
 
 

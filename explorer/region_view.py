@@ -1,7 +1,7 @@
 """One method's column on the Regions page: its picture, its counts, its warnings, its arithmetic, its code."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from explorer.compute import probed
 from explorer.flat import flat
 from explorer.plot import picked, plot
 from normcore import describe, formula, snippet
-from normcore.core import LETTERS, Method, NormcoreError, Window, axis_sizes
+from normcore.core import LETTERS, Method, Window, axis_sizes
 from normcore.figures.blocks import Blocks
 from normcore.figures.regions import element, region_blocks
 from normcore.lab.probe import Probe
@@ -35,42 +35,58 @@ class View:
 
     @property
     def at(self) -> tuple[int, ...]:
-        """The element whose numbers are shown, whether or not it is lit."""
-        return self.index or (0,) * len(self.shape)
+        """The element whose numbers are shown, whether or not it is lit: one in the middle unless one was picked."""
+        return self.index or tuple(size // 2 for size in self.shape)
 
 
 def column(method: Method, settings: dict[str, Any], view: View, height: int) -> None:
     """The picture of one method, with what it counts, what coincides here and what degenerates."""
-    st.markdown(f"#### {method.name} <small>{method.paper.year}</small>", unsafe_allow_html=True)
-    try:
-        bounds = method.bound(view.shape, view.layout, view.training, **settings)
-    except NormcoreError as error:
-        sentence = str(error).partition(": ")[2]
-        st.warning(f"{sentence[:1].upper()}{sentence[1:]}.", icon=":material/block:")
+    st.markdown(f"## {method.name}")
+    if view.layout not in method.layouts:
+        known = ", ".join(method.layouts)
+        st.warning(f"{method.name} is not defined for {view.layout} tensors; try {known}.", icon=":material/block:")
         return
+    bounds = method.bound(view.shape, view.layout, view.training, **settings)
     picture = st.container()
     statistic = _statistic(method, bounds)
-    shown, probe = _blocks(method, settings, view, bounds, statistic)
+    shown, drawn, probe = _blocks(method, settings, view, statistic)
     words = describe.headline(method, view.shape, view.layout, view.training, **settings)
-    drawn = view if probe is None else _small(view, probe)
     with picture:
         plot(
             shown,
             key=f"plot_{method.key}",
-            alt=f"{method.name} on ({' '.join(view.letters)}) = {view.shape}. {words}.",
+            alt=f"{method.name} on ({' '.join(view.letters)}) = {view.shape}. {words}. {_lit_words(view)}",
             height=height,
             camera_group="regions",
-            on_pick=partial(_pick, f"plot_{method.key}", drawn, bounds, view.shape),
+            on_pick=partial(_pick, method, drawn, view.shape),
         )
     st.markdown(f"**{words.partition('; ')[0]}**  \n{words.partition('; ')[2]}")
-    if shown.note:
-        st.caption(f"{shown.note[:1].upper()}{shown.note[1:]}.")
-    if probe and probe.shape != view.shape:
-        st.caption(f"Measured on a small tensor of the same structure, {_sizes(probe.shape)}.")
+    for note in _notes(method, bounds, view, shown, probe):
+        st.caption(note)
     for finding in describe.diagnose(method.key, view.shape, view.layout, view.training, **settings):
         st.warning(f"{finding.sentence} {finding.remedy}", icon=":material/warning:")
     for sentence in describe.coincidences(method, view.shape, view.layout, view.training, **settings):
         st.markdown(f":blue[:material/equal:] {sentence}")
+
+
+def _lit_words(view: View) -> str:
+    if view.measured:
+        return f"Shaded by the measured influence of each element on element {view.index}."
+    return f"Lit: the region of element {view.index}." if view.index else "Each region has a color."
+
+
+def _notes(method: Method, bounds: Sequence[Any], view: View, shown: Blocks, probe: Probe | None) -> list[str]:
+    """What a visitor must know to read the picture."""
+    notes = [f"{shown.note[:1].upper()}{shown.note[1:]}."] if shown.note else []
+    if probe and probe.shape != view.shape:
+        notes.append(f"Measured on a small tensor of the same structure, {_sizes(probe.shape)}.")
+    if probe and not bool(probe.influence.any()):
+        notes.append("No input moves this output here.")
+    if view.index is None and any(isinstance(bound, Window) for bound in bounds):
+        notes.append(f"The windows of neighbors overlap; shown is the one of element {view.at}.")
+    if method.family == "gradient" and bounds:
+        notes.append("The tensor is the gradient of one parameter; the norm is taken over all parameters together.")
+    return notes
 
 
 def hero(method: Method, view: View) -> None:
@@ -90,28 +106,38 @@ def numbers(method: Method, settings: dict[str, Any], view: View) -> None:
     """The formula, in symbols and with the numbers of the picked element, from input to output."""
     probe = probed(method.key, view.shape, view.layout, view.at, view.training, tuple(settings.items()))
     complete = method.settings(dict(probe.settings), axis_sizes(probe.shape, view.layout))
-    result = formula.number(probe.numbers["y"])
+    result = formula.number(probe.numbers["y"], digits=4)
     filled = formula.with_numbers(method, complete, probe.numbers)
-    st.latex(rf"y = {formula.symbolic(method, complete, tuple(probe.numbers))} = {filled} = {result}")
+    st.latex(rf"y = {formula.symbolic(method, complete, tuple(probe.numbers))} = {filled} \\approx {result}")
     known = [name for name in probe.numbers if name in formula.MEANINGS]
     legend = "; ".join(f"${formula.symbol(method, name)}$ is the {formula.MEANINGS[name]}" for name in known)
-    where = f"element {probe.index}" + (
-        "" if probe.shape == view.shape else f" of a small stand-in {_sizes(probe.shape)}"
-    )
-    state = "" if view.training or not method.state else " The running state has seen 20 batches."
-    st.caption(f"At {where}, with γ = 1 and β = 0. {legend[:1].upper()}{legend[1:]}{'.' if legend else ''}{state}")
+    element = f"At element {view.at}"
+    if probe.shape != view.shape:
+        element += (
+            f", for which element {probe.index} of a small tensor of the same structure, {_sizes(probe.shape)}, stands"
+        )
+    learned = f", with {_plain_parameters(method)}" if method.affine else ""
+    state = " The running state has seen 20 batches." if method.state and not view.training else ""
+    st.caption(f"{element}{learned}. {legend[:1].upper()}{legend[1:]}{'.' if legend else ''}{state}")
+
+
+def _plain_parameters(method: Method) -> str:
+    """The values of what is learned in the numbers shown."""
+    names = {"weight": "γ = 1", "bias": "β = 0", "gain": "a gain of 1"}
+    others = [name for name in method.affine if name not in names]
+    return " and ".join([names[name] for name in method.affine if name in names] + (["equal shares"] if others else []))
 
 
 def flat_views(methods: Sequence[Method], settings: dict[str, dict[str, Any]], view: View) -> None:
     """The same pictures as tables, all of them cut at the same place: at the picked element, or at one to choose."""
     drawn = []
     for method in methods:
-        bounds = method.bound(view.shape, view.layout, view.training, **settings[method.key])
-        drawn.append(_blocks(method, settings[method.key], view, bounds, 0, apart=False)[0])
+        drawn.append(_blocks(method, settings[method.key], replace(view, apart=False), 0)[0])
     depth = max((len(shown.axes[2].names) for shown in drawn), default=1)
     level = controls.select("Slice", range(depth), "slice", 0) if view.index is None else None
     for method, shown in zip(methods, drawn, strict=True):
-        what = "share of the strongest influence on it" if view.measured else "number of its region"
+        itself = "influence on the picked one, in percent of the strongest other"
+        what = itself if view.measured else "number of its region"
         at = min(level, len(shown.axes[2].names) - 1) if level is not None else shown.picked[2] if shown.picked else 0
         flat(shown, f"{method.name}: for each element the {what}", at)
 
@@ -140,38 +166,42 @@ def formula_words(bound: Any) -> list[str]:
     return [] if isinstance(bound, Window) else [describe.AXIS_WORDS[letter] for letter in bound.letters]
 
 
-def _blocks(
-    method: Method,
-    settings: dict[str, Any],
-    view: View,
-    bounds: Sequence[Any],
-    statistic: int,
-    apart: bool | None = None,
-) -> tuple[Blocks, Probe | None]:
-    apart = view.apart if apart is None else apart
-    if not view.measured:
-        shown = region_blocks(view.shape, view.letters, bounds, index=view.index, statistic=statistic, apart=apart)
-        return shown, None
-    probe = probed(method.key, view.shape, view.layout, view.at, view.training, tuple(settings.items()))
-    small = method.bound(probe.shape, view.layout, view.training, **probe.settings)
-    strengths = probe.influence.numpy()
+@dataclass(frozen=True)
+class Drawn:
+    """What a picture was drawn from: the tensor on the page, or the small one that was measured."""
+
+    view: View
+    bounds: Sequence[Any]
+
+
+def _blocks(method: Method, settings: dict[str, Any], view: View, statistic: int) -> tuple[Blocks, Drawn, Probe | None]:
+    """The picture, declared or measured."""
+    probe, influence = None, None
+    if view.measured:
+        probe = probed(method.key, view.shape, view.layout, view.at, view.training, tuple(settings.items()))
+        view, settings = replace(view, shape=probe.shape, index=probe.index), dict(probe.settings)
+        influence = probe.influence.numpy()
+    bounds = method.bound(view.shape, view.layout, view.training, **settings)
     shown = region_blocks(
-        probe.shape, view.letters, small, index=probe.index, statistic=statistic, apart=apart, influence=strengths
+        view.shape,
+        view.letters,
+        bounds,
+        index=view.index,
+        statistic=statistic,
+        stored=bool(method.state),
+        apart=view.apart,
+        influence=influence,
     )
-    return shown, probe
+    return shown, Drawn(view, bounds), probe
 
 
-def _small(view: View, probe: Probe) -> View:
-    return View(probe.shape, view.layout, view.training, probe.index, view.apart, view.measured)
-
-
-def _pick(key: str, view: View, bounds: Sequence[Any], shape: tuple[int, ...]) -> None:
+def _pick(method: Method, drawn: Drawn, shape: tuple[int, ...]) -> None:
     """After a click: the element under the pointer is the picked one, and its region is lit."""
-    click = picked(key)
+    click, view = picked(f"plot_{method.key}"), drawn.view
     if click is None or click.cell is None:
         return
-    index = element(click.cell, view.shape, view.letters, view.apart, bounds, view.index)
-    within = [min(i, size - 1) for i, size in zip(index, shape, strict=True)]
+    index = element(click.cell, view.shape, view.letters, view.apart, drawn.bounds, view.index)
+    within = [i * size // small for i, size, small in zip(index, shape, view.shape, strict=True)]
     controls.put(light=controls.ONE, **dict(zip(view.letters, within, strict=True)))
 
 

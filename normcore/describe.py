@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from normcore.core import AXIS_WORDS, Bound, Divides, Identity, Method, Window, axis_sizes, plural
+from normcore.core import AXIS_WORDS, LETTERS, Bound, Divides, Identity, Method, Window, axis_sizes, plural
 from normcore.registry import METHODS, method
 
 
@@ -34,7 +34,7 @@ def statistics(bounds: Sequence[Bound | Window]) -> str:
         else:
             each = ", each" if bound.count > 1 else ""
             counts.append(f"{plural(bound.count, 'statistic')}{each} over {plural(bound.size, 'value')}")
-    return " and ".join(counts) or "no statistic of this tensor: every value goes its own way"
+    return " and ".join(counts) or "no statistic of this tensor"
 
 
 def learned(norm: Method, shape: Sequence[int], layout: str, **settings: Any) -> str:
@@ -67,8 +67,29 @@ def coincidences(norm: Method, shape: Sequence[int], layout: str, training: bool
     tracks = complete.get("track_running_stats", False)
     if not training and tracks:
         return []
-    holding = (identity for identity in norm.equals if identity.holds(layout, sizes, complete))
-    return [_sentence(norm, identity, shape, layout, complete) for identity in holding]
+    said = [_sentence(norm, i, shape, layout, complete) for i in norm.equals if i.holds(layout, sizes, complete)]
+    return said + [_elsewhere(norm, i, layout, complete, sizes) for i in norm.equals if _misleads(i, layout, complete)]
+
+
+def _misleads(identity: Identity, layout: str, settings: Mapping[str, Any]) -> bool:
+    """Whether the settings are those of an identity that holds in other layouts, but not in this one."""
+    fixed = {name: value for name, value in identity.settings.items() if not isinstance(value, str)}
+    return (
+        bool(fixed)
+        and bool(identity.layouts)
+        and layout not in identity.layouts
+        and layout in METHODS[identity.other].layouts
+        and all(settings[name] == value for name, value in fixed.items())
+    )
+
+
+def _elsewhere(
+    norm: Method, identity: Identity, layout: str, settings: Mapping[str, Any], sizes: Mapping[str, int]
+) -> str:
+    known = "image" if "image" in identity.layouts else identity.layouts[0]
+    here, there = (" ".join(LETTERS[name]) for name in (layout, known))
+    conditions = " and ".join(_setting(norm, name, settings[name], sizes) for name in identity.settings)
+    return f"With {conditions} this is {METHODS[identity.other].name} on ({there}), but not on ({here})."
 
 
 def _sentence(norm: Method, identity: Identity, shape: Sequence[int], layout: str, settings: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ SYMBOLS = {
     "mixed_mean": r"\bar\mu",
     "mixed_var": r"\bar\sigma^2",
     "mean_square": r"\overline{INPUT^2}",
+    "window_mean_square": r"\overline{INPUT^2}",
     "norm": r"\lVert INPUT \rVert",
     "mean_norm": r"\overline{\lVert INPUT \rVert}",
     "eps": r"\epsilon",
@@ -32,13 +33,14 @@ SYMBOLS = {
 }
 MEANINGS = {
     "mean": "mean of the region",
-    "var": "variance of the region, divided by n",
-    "var_unbiased": "variance of the region, divided by n − 1",
+    "var": "variance of the region, divided by the count",
+    "var_unbiased": "variance of the region, divided by the count less one",
     "running_mean": "running mean",
-    "running_var": "running variance, which remembers n − 1 estimates",
+    "running_var": "running variance, which remembers unbiased estimates",
     "mixed_mean": "mixture of the means of all its regions",
     "mixed_var": "mixture of the variances of all its regions",
     "mean_square": "mean of the squares of the region",
+    "window_mean_square": "mean of the squares in the window, where what lies beyond the border counts as 0",
     "norm": "norm of the region",
     "mean_norm": "mean of the norms",
 }
@@ -74,12 +76,12 @@ def numbers_at(x: Tensor, normed: Normed, index: Sequence[int]) -> dict[str, flo
     return {"x": float(x[at]), "y": float(y[at]), **found}
 
 
-def number(value: float) -> str:
-    """A number as LaTeX, with four significant digits."""
-    digits, _, power = f"{value:.4g}".partition("e")
+def number(value: float, digits: int = 6) -> str:
+    """A number as LaTeX, with so many significant digits."""
+    text, _, power = f"{value:.{digits}g}".partition("e")
     if not power:
-        return digits.replace("inf", r"\infty")
-    factor = {"1": "", "-1": "-"}.get(digits, rf"{digits} \cdot ")
+        return text.replace("inf", r"\infty")
+    factor = {"1": "", "-1": "-"}.get(text, rf"{text} \cdot ")
     return rf"{factor}10^{{{int(power)}}}"
 
 

@@ -77,6 +77,8 @@ def in_pytorch(method: Method, shape: Sequence[int], layout: str, training: bool
     else:
         head = _gradient(shape)
     tail = ["y = parameters[0].grad"] if method.family == "gradient" else []
+    if method.state and training and [bound.size for bound in bounds] == [1]:
+        head = ["# PyTorch refuses this while training: there is one value for each statistic.", *head]
     template = method.pytorch if isinstance(method.pytorch, str) else method.pytorch(complete | {"training": training})
     return "\n".join(["import torch", "", *head, template.format(**names), *tail])
 

@@ -14,7 +14,7 @@ QUESTIONS: dict[str, dict[str, str | list[str]]] = {
     "How does a real ResNet layer look?": {"N": "32", "C": "256", "H": "56", "W": "56", "num_groups": "32"},
     "What is normalized in weight space?": {
         "layout": "conv2d",
-        "weight_method": ["weight_norm", "clip_by_global_norm"],
+        "weight_method": ["weight_norm", "weight_standardization"],
     },
 }
 SHOWN = ("batch_norm", "layer_norm", "instance_norm", "group_norm")

@@ -7,24 +7,25 @@ from explorer.region_view import View, code, column, flat_views, numbers
 from normcore import METHODS
 from normcore.core import LAYOUTS, axis_sizes
 
+CLASSICS = ["batch_norm", "layer_norm", "instance_norm", "group_norm"]
 PRESETS = {
-    "GroupNorm paper": {"layout": "image", "N": 4, "C": 6, "H": 4, "W": 4, "num_groups": 2},
-    "ResNet stage": {"layout": "image", "N": 32, "C": 256, "H": 56, "W": 56, "num_groups": 32},
-    "BERT-base": {"layout": "tokens", "N": 8, "T": 128, "C": 768},
-    "One sample": {"layout": "image", "N": 1, "C": 6, "H": 4, "W": 4},
-    "Batch of two": {"layout": "vector", "N": 2, "C": 6},
+    "GroupNorm paper": {"layout": "image", "N": 4, "C": 6, "H": 4, "W": 4, "num_groups": 2, "method": CLASSICS},
+    "ResNet stage": {"layout": "image", "N": 32, "C": 256, "H": 56, "W": 56, "num_groups": 32, "method": CLASSICS},
+    "BERT-base": {"layout": "tokens", "N": 8, "T": 128, "C": 768, "method": ["layer_norm", "rms_norm", "batch_norm"]},
+    "One sample": {"layout": "image", "N": 1, "C": 6, "H": 4, "W": 4, "num_groups": 2, "method": CLASSICS},
+    "Batch of two": {"layout": "vector", "N": 2, "C": 6, "method": ["batch_norm", "layer_norm"]},
 }
-FIRST = {"activation": ("batch_norm", "layer_norm", "instance_norm", "group_norm"), "weight": ("weight_norm",)}
+FIRST = {"activation": CLASSICS, "weight": ["weight_norm"]}
 
 controls.begin()
 st.title("Who shares a statistic?")
 st.markdown(
-    "A normalization subtracts a mean and divides by a spread. **Elements of one color share them.** "
+    "A normalization method computes statistics, and **touching elements of one color share them**. "
     "Choose a tensor, and turn it; click an element to see whom it depends on."
 )
 with st.container(horizontal=True, gap="small"):
     for name, values in PRESETS.items():
-        st.button(name, on_click=controls.put, kwargs=values, icon=":material/arrow_outward:", type="tertiary")
+        st.button(name, on_click=controls.put, kwargs=values, type="tertiary")
 
 with st.sidebar:
     layouts = {layout: family for family in ("activation", "weight") for layout in LAYOUTS[family]}
@@ -56,20 +57,21 @@ view = View(shape, layout, mode == "training", index, arrangement == "samples ap
 for sentence in controls.notices():
     st.warning(sentence, icon=":material/info:")
 across = min(len(chosen), 2 if view.apart else 4)
-for first in range(0, len(chosen), across):
-    for method, place in zip(chosen[first : first + across], st.columns(across, gap="medium"), strict=False):
-        with place:
-            column(method, settings[method.key], view, height=440 if across < 3 else 360)
+with st.container(key="pictures"):
+    for first in range(0, len(chosen), across):
+        for method, place in zip(chosen[first : first + across], st.columns(across, gap="medium"), strict=False):
+            with place:
+                column(method, settings[method.key], view, height=440 if across < 3 else 360)
 
 defined = [method for method in chosen if layout in method.layouts]
 arithmetic, table, snippets = st.tabs(["With its numbers", "Flat view", "Code"])
 with arithmetic:
     for method in defined:
-        st.markdown(f"**{method.name}**")
+        st.markdown(f"### {method.name}")
         numbers(method, settings[method.key], view)
 with table:
     flat_views(defined, settings, view)
 with snippets:
     for method in defined:
-        st.markdown(f"**{method.name}**")
+        st.markdown(f"### {method.name}")
         code(method, settings[method.key], view)

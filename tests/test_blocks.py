@@ -158,7 +158,7 @@ def test_figures_tell_what_they_show():
     assert shown.layout.title.text == "Group normalization"
     assert set(shown.data[0].hovertext[:1]) == {"sample 1, channel 1, position 1<br>region 1 of 8"}
     assert "100 % of the strongest" not in " ".join(figure(carved()).data[0].hovertext)
-    assert any("% of the strongest influence" in text for text in figure(influence()).data[0].hovertext)
+    assert any("% of the strongest other influence" in text for text in figure(influence()).data[0].hovertext)
 
 
 def test_a_block_of_nothing_but_faded_or_absent_cells_is_no_error():

@@ -47,7 +47,10 @@ def test_a_coincidence_is_said_exactly_when_it_holds() -> None:
         "With 6 groups of 1 channel this is InstanceNorm."
     ]
     assert describe.coincidences(group, (2, 6, 4, 4), "image", num_groups=3) == []
-    assert describe.coincidences(group, (2, 6, 6), "tokens", num_groups=1) == []
+    assert describe.coincidences(group, (2, 6, 6), "tokens", num_groups=1) == [
+        "With 1 group of 6 channels this is LayerNorm on (n c h w), but not on (n t c)."
+    ]
+    assert describe.coincidences(group, (2, 6, 6), "tokens", num_groups=2) == []
     (sentence,) = describe.coincidences(group, (2, 6, 4, 4), "image", num_groups=1)
     assert sentence == (
         "With 1 group of 6 channels this is LayerNorm. The statistics are the same, the layers are not: "

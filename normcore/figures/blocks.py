@@ -10,12 +10,13 @@ import plotly.graph_objects as go
 from normcore.figures import theme
 from normcore.figures.geometry import ABSENT, FADED, Cells, Mesh, Surface
 
-__all__ = ["ABSENT", "FADED", "Axis", "Blocks", "figure", "surface", "wire"]
+__all__ = ["ABSENT", "FADED", "STRENGTHS", "Axis", "Blocks", "figure", "share", "surface", "wire"]
 
 GAP = 0.07  # of the smallest cell: the space on each side between two solids
 # Of the longest side: a line has a width on the screen, and where a face falls away steeply it would sink in.
 LIFT = 0.0025
-LEVELS = {"regions": len(theme.REGION_COLORS), "influence": ABSENT}
+STRENGTHS = 64  # three faces of that many colors fit into the 256 that the browser can tell apart
+LEVELS = {"regions": len(theme.REGION_COLORS), "influence": STRENGTHS}
 # Parallel lines stay parallel, as in the drawings of the papers: equal cells look equal, near or far.
 CAMERA = {
     "eye": {"x": 0.95, "y": -1.6, "z": 0.85},
@@ -94,7 +95,7 @@ def styles() -> dict[str, Any]:
     ramps = [
         (position / 3 + band / 3, theme.shade(color, amount))
         for band, amount in enumerate(theme.SHADES)
-        for position, color in theme.sequential()
+        for position, color in theme.sequential(faint=False)
     ]
     return {
         "lit": mesh | {"name": "lit"},
@@ -171,6 +172,11 @@ def describe(blocks: Blocks) -> str:
     return f"A block of {sizes}, colored by {what}. {blocks.note}".strip()
 
 
+def share(strength: int) -> int:
+    """The percentage that a color of measured influence stands for."""
+    return 0 if strength == FADED else round(100 * strength / (STRENGTHS - 1))
+
+
 def hover_text(blocks: Blocks, labels: np.ndarray) -> np.ndarray:
     """Say in words, for every cell, where it is and what it belongs to."""
     words = []
@@ -179,8 +185,8 @@ def hover_text(blocks: Blocks, labels: np.ndarray) -> np.ndarray:
         if blocks.palette == "regions":
             belongs = f"region {label + 1} of {blocks.count}"
         else:
-            share = 0 if color == FADED else round(100 * color / (ABSENT - 1))
-            belongs = f"{share} % of the strongest influence"
+            itself = index == blocks.picked
+            belongs = "the element itself" if itself else f"{share(color)} % of the strongest other influence"
         where = ", ".join(axis.names[i] for axis, i in zip(blocks.axes, index, strict=True))
         words.append("<br>".join(part for part in (where, belongs, blocks.note) if part))
     return np.array(words, dtype=object)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from normcore.figures.blocks import ABSENT, FADED, Axis, Blocks
+from normcore.figures.blocks import FADED, STRENGTHS, Axis, Blocks
 from normcore.figures.theme import REGION_COLORS
 
 CAPS = {"sample": 6, "channel": 8, "space": 16}
@@ -54,12 +54,11 @@ class Side:
         where = zip(self.letters, np.unravel_index(start, self.sizes), strict=True)
         return ", ".join(f"{WORDS[letter]} {int(i)}" for letter, i in where)
 
-    def shortened(self) -> str | None:
-        """What the side leaves out or merges, in words; None when every element is drawn by itself."""
+    def shortened(self) -> list[str]:
+        """What the side leaves out and merges, in words; nothing when every element is drawn by itself."""
         drawn, widest = int((self.stops - self.starts).sum()), int((self.stops - self.starts).max())
-        if drawn < self.length:
-            return f"{drawn:,} of {self.length:,} {self.word}s are drawn"
-        return f"one block spans {widest:,} {self.word}s" if widest > 1 else None
+        left_out = [f"{drawn:,} of {self.length:,} {self.word}s are drawn"] if drawn < self.length else []
+        return left_out + ([f"one block spans {widest:,} {self.word}s"] if widest > 1 else [])
 
 
 def region_blocks(
@@ -69,6 +68,7 @@ def region_blocks(
     *,
     index: Sequence[int] | None = None,
     statistic: int = 0,
+    stored: bool = False,
     apart: bool = False,
     influence: np.ndarray | None = None,
 ) -> Blocks:
@@ -80,6 +80,7 @@ def region_blocks(
         bounds: What `Method.bound` gave: regions, windows, or nothing for pointwise methods.
         index: One element; its region is lit and the rest fades. Without it every region has its color.
         statistic: Which of several bounds the colors and the gaps speak of.
+        stored: Without bounds, whether the method uses stored statistics, one a channel, which the colors then show.
         apart: Pulls the samples apart and keeps rows and columns, instead of flattening space as the GroupNorm paper.
         influence: Measured strengths, of the tensor's shape, shown instead of the declared regions.
     """
@@ -88,7 +89,7 @@ def region_blocks(
         index = [size // 2 for size in shape]  # windows overlap: only one of them can be lit
     groups = _arrangement(letters, apart)
     sides = [[_side(axes, shape, letters, parts, _cap(axes, apart), index) for axes in group] for group in groups]
-    chosen = parts[statistic]
+    chosen = _by_channel(shape, letters) if stored and not bounds else parts[statistic]
     where = {letter: side.index(letter) for group in sides for side in group for letter in side.letters}
     table = _combine(sides, where, letters, _ranked(chosen, where, letters)) % len(REGION_COLORS)
     axes = tuple(_axis(group, where, letters, chosen) for group in sides)
@@ -97,14 +98,17 @@ def region_blocks(
         table = _strengths(influence, sides, letters, index)
     elif index is not None:
         table = _lit(table, sides, where, letters, bounds, parts, index, statistic)
-    notes = [side.shortened() for group in sides for side in group]
+    notes = [note for group in sides for side in group for note in side.shortened()]
+    count = int(sum(int(part.max()) for part in chosen)) + 1
+    if index is None and influence is None and count > len(REGION_COLORS):
+        notes.append(f"{count:,} regions share {len(REGION_COLORS)} colors, so that colors come back")
     return Blocks(
         axes=(axes[0], axes[1], axes[2]),
         colors=table.astype(np.uint8),
         picked=picked,
         palette="regions" if influence is None else "influence",
-        count=int(sum(int(part.max()) for part in chosen)) + 1,
-        note="; ".join(note for note in notes if note),
+        count=count,
+        note="; ".join(notes),
     )
 
 
@@ -149,6 +153,11 @@ def _parts(bound: Any, shape: Sequence[int]) -> list[np.ndarray]:
     return [np.asarray(part) for part in bound.parts] if hasattr(bound, "parts") else _own(shape)
 
 
+def _by_channel(shape: Sequence[int], letters: Sequence[str]) -> list[np.ndarray]:
+    """Parts that tell the channels apart and nothing else."""
+    return [np.arange(size) * (letter == "c") for size, letter in zip(shape, letters, strict=True)]
+
+
 def _own(shape: Sequence[int]) -> list[np.ndarray]:
     """Parts that tell every element from every other."""
     strides = np.cumprod([1, *shape[:0:-1]], dtype=np.int64)[::-1]
@@ -178,14 +187,19 @@ def _side(
         starts = np.concatenate(cuts)
         return Side(axes, sizes, starts, np.append(starts[1:], length))
     count = length if edges is None else len(edges) - 1
-    chosen = np.linspace(0, count - 1, cap).round().astype(np.int64)
+    halves = 2 if edges is not None and int(np.diff(edges).min()) > 1 else 1  # a region of several is drawn as several
+    chosen = np.linspace(0, count - 1, cap // halves).round().astype(np.int64)
     if index is not None:
         position = int(np.ravel_multi_index([index[i] for i in at], sizes))
         run = position if edges is None else int(np.searchsorted(edges, position, side="right")) - 1
         chosen[np.abs(chosen - run).argmin()] = run
-    return (
-        Side(axes, sizes, chosen, chosen + 1) if edges is None else Side(axes, sizes, edges[chosen], edges[chosen + 1])
-    )
+    if edges is None:
+        return Side(axes, sizes, chosen, chosen + 1)
+    first, last = edges[chosen], edges[chosen + 1]
+    if halves == 1:
+        return Side(axes, sizes, first, last)
+    middle = (first + last) // 2
+    return Side(axes, sizes, np.stack([first, middle], 1).reshape(-1), np.stack([middle, last], 1).reshape(-1))
 
 
 def _edges(parts: list[list[np.ndarray]], length: int) -> np.ndarray | None:
@@ -245,9 +259,9 @@ def _axis(group: list[Side], where: dict[str, np.ndarray], letters: Sequence[str
                 ticks.append((position + 0.5, f"{int(inner.starts[cell]):,}"))
             position += 1
         if outer:
-            ticks.append(((first + position) / 2, f"{WORDS[outer.letters[0]]} {int(outer.starts[block])}"))
+            ticks.append(((first + position) / 2, f"{int(outer.starts[block])}"))
             position += 1
-    title = " · ".join(f"{side.word}s {' '.join(side.letters)}" for side in group)
+    title = ", each with its ".join(f"{side.word}s {' '.join(side.letters)}" for side in group)
     return Axis(title, tuple(spans), tuple(names), tuple(ticks), tuple(_along(group, where, letters, parts).tolist()))
 
 
@@ -291,7 +305,7 @@ def _lit(
 def _strengths(
     influence: np.ndarray, sides: list[list[Side]], letters: Sequence[str], index: Sequence[int] | None
 ) -> np.ndarray:
-    """Measured influence as 0 to 253, against the strongest of the *other* elements; what has none fades."""
+    """Measured influence in steps, as a share of the strongest of the *other* elements; what has none fades."""
     values = np.abs(influence)
     order = [letter for group in sides for side in group for letter in side.letters]
     values = values.transpose([letters.index(letter) for letter in order])
@@ -304,5 +318,4 @@ def _strengths(
     if index is not None:
         others[_picked(sides, index, letters)] = 0
     top = others.max() or values.max() or 1.0
-    strength = (ABSENT - 1) * np.clip(0.15 + 0.85 * values / top, 0, 1)
-    return np.where(values > 0, strength.round(), FADED)
+    return np.where(values > 0, ((STRENGTHS - 1) * np.clip(values / top, 0, 1)).round(), FADED)

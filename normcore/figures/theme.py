@@ -76,9 +76,10 @@ def stepped(colors: Sequence[str]) -> list[tuple[float, str]]:
     return [(edge, color) for i, color in enumerate(colors) for edge in edges[i : i + 2]]
 
 
-def sequential(reverse: bool = False) -> list[tuple[float, str]]:
-    """Give the scale of measured influence as a Plotly color scale."""
-    colors = INFLUENCE_COLORS[::-1] if reverse else INFLUENCE_COLORS
+def sequential(reverse: bool = False, faint: bool = True) -> list[tuple[float, str]]:
+    """Give the scale of measured influence as a Plotly color scale; without `faint` the weakest can still be seen."""
+    colors = INFLUENCE_COLORS if faint else INFLUENCE_COLORS[1:]
+    colors = colors[::-1] if reverse else colors
     return list(zip(np.linspace(0, 1, len(colors)).tolist(), colors, strict=True))
 
 

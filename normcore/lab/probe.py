@@ -20,7 +20,7 @@ LIMIT = 4096
 BATCHES = 20
 """How many batches a running state has seen before evaluation is probed."""
 
-SMALL = {"n": 4, "o": 4, "t": 8, "c": 8, "i": 8}
+SMALL = {"n": 8, "o": 8, "t": 8, "c": 16, "i": 16, "d": 2}
 
 
 @dataclass(frozen=True)
@@ -78,24 +78,35 @@ def probe(
 def stand_in(
     norm: Method, shape: Sequence[int], layout: str, index: Sequence[int], settings: Mapping[str, Any]
 ) -> tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]:
-    """A shape, index and settings of the same structure with at most `LIMIT` elements; small ones are left alone."""
+    """A shape, index and settings of the same structure with few elements; a tensor of at most `LIMIT` is left alone.
+
+    The shape and the index are the same for every method, so that their numbers speak of the same element.
+    """
     bounds = norm.bound(shape, layout, **settings)
     if math.prod(shape) <= LIMIT:
         return tuple(shape), tuple(index), dict(settings)
-    sizes, at, smaller = [], [], dict(settings)
+    sizes, smaller = [], dict(settings)
     for axis, (letter, size) in enumerate(axis_sizes(shape, layout).items()):
-        split = next((b.factors[axis] for b in bounds if isinstance(b, Bound) and len(b.factors[axis]) > 1), None)
-        factors = {f.letter: f.size for f in split} if split else {letter: size}
-        small = {name: min(factor, 4 if split else SMALL.get(letter, 4)) for name, factor in factors.items()}
-        smaller |= {norm.sizes[name]: factor for name, factor in small.items() if name in norm.sizes}
-        sizes.append(math.prod(small.values()))
-        position, remaining, stride = 0, index[axis], size
-        for name, factor in factors.items():
-            stride //= factor
-            step, remaining = divmod(remaining, stride)
-            position = position * small[name] + min(step, small[name] - 1)
-        at.append(position)
-    return tuple(sizes), tuple(at), smaller
+        sizes.append(min(size, SMALL.get(letter, 4)))
+        split = next((b.factors[axis] for b in bounds if isinstance(b, Bound) and len(b.factors[axis]) > 1), ())
+        if split and sizes[-1] < size:
+            parts, members = (factor.size for factor in split)
+            small = _split(sizes[-1], parts, members)
+            smaller |= {
+                norm.sizes[factor.letter]: n
+                for factor, n in zip(split, small, strict=True)
+                if factor.letter in norm.sizes
+            }
+    at = tuple(i * small_size // size for i, small_size, size in zip(index, sizes, shape, strict=True))
+    return tuple(sizes), at, smaller
+
+
+def _split(size: int, parts: int, members: int) -> tuple[int, int]:
+    """A power of two split in two as a larger axis was: into one part or several, of one member or several."""
+    if parts == 1 or members == 1:
+        return (1, size) if parts == 1 else (size, 1)
+    several = max(min(2 ** int(math.log2(parts)), size // 4), size // 2 ** int(math.log2(members)))
+    return several, size // several
 
 
 def _source(shape: Sequence[int], layout: str, seed: int) -> Iterator[Tensor]:

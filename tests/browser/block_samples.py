@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from normcore.figures.blocks import ABSENT, FADED, Axis, Blocks
+from normcore.figures.blocks import ABSENT, FADED, STRENGTHS, Axis, Blocks
 
 LETTERS = ("sample", "channel", "position")
 
@@ -40,7 +40,7 @@ def influence(shape: tuple[int, int, int] = (3, 4, 5)) -> Blocks:
     """Give every cell a strength of its own, and nothing to some."""
     base = partition(shape, shape)
     strength = np.arange(np.prod(shape)).reshape(shape)
-    colors = (strength * 250 // strength.max()).astype(np.uint8)
+    colors = (strength * (STRENGTHS - 1) // strength.max()).astype(np.uint8)
     colors[0, 0] = FADED
     return Blocks(base.axes, colors, (1, 1, 1), "influence", 1, "")
 

@@ -34,7 +34,7 @@ def local_response_norm(
     )
     mean_square = functional.avg_pool2d(squares, (window, 1), stride=1).reshape(x.shape) * (window / size)
     y = wide * (k + alpha * mean_square).pow(-beta)
-    return Normed(y.to(x.dtype), {"mean_square": mean_square.detach()})
+    return Normed(y.to(x.dtype), {"window_mean_square": mean_square.detach()})
 
 
 METHOD = Method(
@@ -48,6 +48,6 @@ METHOD = Method(
     ),
     why="ReLU outputs have no upper limit. Borrowing lateral inhibition from the eye, a channel with strong neighbors "
     "at the same place is turned down.",
-    formula=r"\frac{<x>}{\left(<k> + <alpha> \cdot <mean_square>\right)^{<beta>}}",
+    formula=r"\frac{<x>}{\left(<k> + <alpha> \cdot <window_mean_square>\right)^{<beta>}}",
     pytorch="y = torch.nn.functional.local_response_norm({x3}, {size}, alpha={alpha}, beta={beta}, k={k}){back3}",
 )
