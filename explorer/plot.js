@@ -149,7 +149,7 @@ class Plot {
   fit() {
     const { clientWidth: width, clientHeight: height } = this.node;
     const { x, y } = this.shape ?? { x: 1, y: 1 };
-    return Math.min(1, ((width || 1000) - 76) / (0.55 * height * (0.88 * x + 0.48 * y)));
+    return Math.min(1, ((width || 1000) - 64) / (0.55 * height * (0.88 * x + 0.48 * y)));
   }
 
   join(/** @type {string | null} */ name) {
@@ -480,7 +480,7 @@ function points(/** @type {number[][]} */ list) {
 
 /** Say in words where a cell is and what it belongs to. */
 function hoverText(/** @type {any} */ sent, /** @type {Surface} */ surface, /** @type {number} */ cell, /** @type {number} */ color) {
-  const share = color === FADED ? 0 : Math.round((100 * color) / (look.blocks.levels.influence - 1));
+  const share = color === FADED ? 0 : Math.round((100 * color) / (look.blocks.strengths - 1));
   const itself = AXES.every((axis) => surface.place(cell, axis) === sent.picked?.[axis]);
   const belongs = sent.palette === "regions"
     ? `region ${surface.labels[cell] + 1} of ${sent.count}`

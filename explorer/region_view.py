@@ -108,7 +108,7 @@ def numbers(method: Method, settings: dict[str, Any], view: View) -> None:
     complete = method.settings(dict(probe.settings), axis_sizes(probe.shape, view.layout))
     result = formula.number(probe.numbers["y"], digits=4)
     filled = formula.with_numbers(method, complete, probe.numbers)
-    st.latex(rf"y = {formula.symbolic(method, complete, tuple(probe.numbers))} = {filled} \\approx {result}")
+    st.latex(rf"y = {formula.symbolic(method, complete, tuple(probe.numbers))} = {filled} \approx {result}")
     known = [name for name in probe.numbers if name in formula.MEANINGS]
     legend = "; ".join(f"${formula.symbol(method, name)}$ is the {formula.MEANINGS[name]}" for name in known)
     element = f"At element {view.at}"
@@ -117,7 +117,9 @@ def numbers(method: Method, settings: dict[str, Any], view: View) -> None:
             f", for which element {probe.index} of a small tensor of the same structure, {_sizes(probe.shape)}, stands"
         )
     learned = f", with {_plain_parameters(method)}" if method.affine else ""
-    state = " The running state has seen 20 batches." if method.state and not view.training else ""
+    state = (
+        " The running state has seen 20 batches." if complete.get("track_running_stats") and not view.training else ""
+    )
     st.caption(f"{element}{learned}. {legend[:1].upper()}{legend[1:]}{'.' if legend else ''}{state}")
 
 

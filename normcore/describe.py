@@ -19,10 +19,10 @@ class Finding:
 
 def headline(norm: Method, shape: Sequence[int], layout: str, training: bool = True, **settings: Any) -> str:
     """The counts: ``8 statistics, each over 128 values; 2 × 8 learned parameters; running state: none``."""
-    bounds = norm.bound(shape, layout, training, **settings)
-    return "; ".join(
-        [statistics(bounds), learned(norm, shape, layout, **settings), remembered(norm, shape, layout, settings)]
-    )
+    used = statistics(norm.bound(shape, layout, training, **settings))
+    if norm.state and not training and used.startswith("no statistic"):
+        used += ": the running ones are used"
+    return "; ".join([used, learned(norm, shape, layout, **settings), remembered(norm, shape, layout, settings)])
 
 
 def statistics(bounds: Sequence[Bound | Window]) -> str:

@@ -61,7 +61,7 @@ with st.container(key="pictures"):
     for first in range(0, len(chosen), across):
         for method, place in zip(chosen[first : first + across], st.columns(across, gap="medium"), strict=False):
             with place:
-                column(method, settings[method.key], view, height=440 if across < 3 else 360)
+                column(method, settings[method.key], view, height=440 if across < 3 else 340)
 
 defined = [method for method in chosen if layout in method.layouts]
 arithmetic, table, snippets = st.tabs(["With its numbers", "Flat view", "Code"])

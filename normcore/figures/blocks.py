@@ -16,7 +16,8 @@ GAP = 0.07  # of the smallest cell: the space on each side between two solids
 # Of the longest side: a line has a width on the screen, and where a face falls away steeply it would sink in.
 LIFT = 0.0025
 STRENGTHS = 64  # three faces of that many colors fit into the 256 that the browser can tell apart
-LEVELS = {"regions": len(theme.REGION_COLORS), "influence": STRENGTHS}
+MARGIN = 4  # levels between the faces' scales, for the browser blends neighboring colors
+LEVELS = {"regions": len(theme.REGION_COLORS), "influence": STRENGTHS + MARGIN}
 # Parallel lines stay parallel, as in the drawings of the papers: equal cells look equal, near or far.
 CAMERA = {
     "eye": {"x": 0.95, "y": -1.6, "z": 0.85},
@@ -92,11 +93,14 @@ def styles() -> dict[str, Any]:
     mesh["intensitymode"] = "cell"  # one value a triangle; it also makes a click name the triangle, not a corner
     line = {"type": "scatter3d", "mode": "lines", "hoverinfo": "skip", "showlegend": False}
     shades = [[theme.shade(color, amount) for color in theme.REGION_COLORS] for amount in theme.SHADES]
-    ramps = [
-        (position / 3 + band / 3, theme.shade(color, amount))
-        for band, amount in enumerate(theme.SHADES)
-        for position, color in theme.sequential(faint=False)
-    ]
+    unit = 1 / (3 * LEVELS["influence"])
+    ramps = []
+    for band, amount in enumerate(theme.SHADES):
+        scale = [(place, theme.shade(color, amount)) for place, color in theme.sequential(faint=False)]
+        first = band / 3
+        ramps += [(first, scale[0][1])]
+        ramps += [(first + (0.5 + place * (STRENGTHS - 1)) * unit, color) for place, color in scale]
+        ramps += [((band + 1) / 3, scale[-1][1])]
     return {
         "lit": mesh | {"name": "lit"},
         "faded": mesh | {"name": "faded", "colorscale": [(0, "$muted"), (1, "$muted")], "opacity": 0.08},
@@ -105,6 +109,7 @@ def styles() -> dict[str, Any]:
         "picked": line | {"name": "picked", "line": {"color": "$ink", "width": 6}},
         "scales": {"regions": theme.stepped([color for band in shades for color in band]), "influence": ramps},
         "levels": LEVELS,
+        "strengths": STRENGTHS,
         "layout": {
             "margin": {"l": 0, "r": 0, "t": 0, "b": 0},
             "showlegend": False,
