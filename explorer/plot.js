@@ -105,6 +105,7 @@ class Plot {
   refine(/** @type {any} */ scene) {
     if (!scene?.glplot) return;
     // A nearer horizon spends the depth buffer, often only 16 bits, on what is there.
+    const first = scene.glplot.zFar !== 30;
     scene.glplot.zFar = 30;
     for (const { linePlot, mesh } of Object.values(scene.traces)) {
       if (linePlot) linePlot.drawPick = () => {};
@@ -113,7 +114,7 @@ class Plot {
       const triangle = (/** @type {any} */ at) => at.value[0] + 256 * at.value[1] + 65536 * at.value[2];
       mesh.pick = (/** @type {any} */ at) => (at && triangle(at) < mesh.cells.length ? pick.call(mesh, at) : null);
     }
-    scene.glplot.redraw();
+    if (first) scene.glplot.redraw();
   }
 
   colors() {

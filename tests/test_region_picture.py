@@ -133,7 +133,7 @@ def test_merged_cells_show_their_strongest_element() -> None:
     strengths = np.zeros(shape)
     strengths[..., 42] = 1.0
     picture = region_blocks(shape, LETTERS["image"], METHODS["layer_norm"].bound(shape, "image"), influence=strengths)
-    assert picture.colors.shape[2] == CAPS["space"] < 100
+    assert picture.colors.shape[2] == 8 < CAPS["space"] < 100
     assert (picture.colors != FADED).sum() == 1
 
 

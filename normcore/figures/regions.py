@@ -181,7 +181,7 @@ def _side(
         return Side(axes, sizes, starts, starts + 1)
     edges = _edges([[bound[i] for i in at] for bound in parts], length)
     if edges is not None and len(edges) - 1 <= cap:
-        pieces = cap // (len(edges) - 1)
+        pieces = min(cap // (len(edges) - 1), 8)  # enough to show that there are many, and half the price
         runs = list(pairwise(edges))
         cuts = [np.linspace(a, b, min(pieces, b - a) + 1).astype(int)[:-1] for a, b in runs]
         starts = np.concatenate(cuts)
@@ -247,17 +247,20 @@ def _axis(group: list[Side], where: dict[str, np.ndarray], letters: Sequence[str
     outer = group[0] if len(group) > 1 else None
     inner = group[-1] if group else None
     position = 0.0
+    whole = inner is None or not inner.shortened()
+    unit = 1 if whole or inner is None or inner.word != "position" else CAPS["space"] / max(8, len(inner.starts))
+    every = 1 if inner is None else -(-len(inner.starts) // (8 if whole else 4))
     for block in range(len(outer.starts) if outer else 1):
         first = position
         for cell in range(len(inner.starts) if inner else 1):
             if inner and cell and inner.stops[cell - 1] != inner.starts[cell]:
                 position += SPACING
-            spans.append((position, position + 1))
+            spans.append((position, position + unit))
             own = inner.name(cell) if inner else ""
             names.append(f"{outer.name(block)}, {own}" if outer else own)
-            if not outer and inner and cell % -(-len(inner.starts) // 8) == 0:
-                ticks.append((position + 0.5, f"{int(inner.starts[cell]):,}"))
-            position += 1
+            if not outer and inner and cell % every == 0:
+                ticks.append((position + unit / 2, f"{int(inner.starts[cell]):,}"))
+            position += unit
         if outer:
             ticks.append(((first + position) / 2, f"{int(outer.starts[block])}"))
             position += 1
