@@ -119,7 +119,7 @@ def test_a_change_sends_at_most_20_kilobytes(method: Method, layout: str) -> Non
 def test_measured_influence_is_drawn_where_it_was_measured() -> None:
     shape, index = (2, 3, 2, 2), (1, 2, 0, 1)
     strengths = np.zeros(shape)
-    strengths[1, 2] = [[1.0, 0.5], [0.25, 0.0]]
+    strengths[1, 2] = [[1.0, 50.0], [0.25, 0.0]]  # its own influence is the largest, and sets no scale
     bounds = METHODS["instance_norm"].bound(shape, "image")
     picture = region_blocks(shape, LETTERS["image"], bounds, index=index, influence=strengths)
     for cell in cells(picture):

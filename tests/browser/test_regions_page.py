@@ -161,3 +161,18 @@ def test_the_home_page_leads_on(page: Page, app_url: str, settle: Callable[[Page
     page.wait_for_function(DRAWN, arg=2)
     says(page, "GroupNorm on", 1)
     says(page, "4 statistics, each over 96 values", 1)
+
+
+def test_presets_and_clicks_in_a_row_are_not_taken_for_links(visit: Callable[..., Page]) -> None:
+    page = visit("", plots=4)
+    for preset, shape, plots in (("BERT-base", "(8, 128, 768)", 3), ("One sample", "(1, 6, 4, 4)", 4)):
+        page.get_by_role("button", name=preset).click()
+        says(page, shape)
+        page.wait_for_function(DRAWN, arg=plots)
+        expect(page.get_by_test_id("stAlert")).to_have_count(0)
+    page = visit(f"{ONE}&N=5")
+    for spot in ({"x": 250, "y": 200}, {"x": 290, "y": 240}):
+        before = page.locator(PLOT).get_attribute("aria-label")
+        page.locator(PLOT).click(position=spot)
+        expect(page.locator(PLOT)).not_to_have_attribute("aria-label", before or "")
+        expect(page.get_by_test_id("stAlert")).to_have_count(0)

@@ -190,3 +190,11 @@ def test_a_layer_moves_to_another_precision() -> None:
         layout = method.layouts[-1]
         y = layer(method.key, 4, layout).to(torch.bfloat16)(draw(layout, dtype=torch.bfloat16))
         assert y.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("momentum", [None, 1.0])
+def test_a_running_average_of_weight_one_is_the_new_value_however_small(momentum: float | None) -> None:
+    norm = layer("batch_norm", 3, "vector", momentum=momentum)
+    x = 1e-4 * torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
+    norm(x)
+    torch.testing.assert_close(norm.running_var, x.var(0), rtol=1e-3, atol=0)

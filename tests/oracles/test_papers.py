@@ -198,3 +198,11 @@ def test_switchable_norm_remembers_the_n_minus_one_variance_of_the_batch(unbiase
     torch.testing.assert_close(state["running_mean"], x.mean((0, 2, 3)))
     if not unbiased:
         torch.testing.assert_close(state["running_var"], x.var((0, 2, 3)))
+
+
+def test_switchable_norm_stores_the_authors_batch_variance() -> None:
+    x = draw("image", seed=3)
+    norm = METHODS["switchable_norm"](x, momentum=1.0, unbiased=True)
+    mean, var = x.mean((2, 3)), x.var((2, 3))  # torch.var, the n - 1 estimate, as in the released code
+    stored = (var + mean**2).mean(0) - mean.mean(0) ** 2
+    torch.testing.assert_close(norm.state["running_var"], stored, rtol=1e-9, atol=1e-12)

@@ -1,6 +1,7 @@
 """Every page by its own file: what it shows, what links do to it, what bad links do to it."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 from explorer.controls import LARGEST
 from normcore import METHODS
 from normcore.core import LAYOUTS
+from normcore.lab.probe import probe
 
 ROOT = Path(__file__).parents[2]
 BAD_LINKS = {
@@ -162,6 +164,20 @@ def test_the_flat_view_says_the_same_as_the_picture() -> None:
     assert table.count("●") == 1
     assert 'scope="col"' in table
     assert "<caption>" in table
+
+
+def test_the_flat_view_gives_true_shares_of_influence() -> None:
+    index = (1, 5, 1, 3)
+    page = open_page(method=["layer_norm"], show="measured", **dict(zip("nchw", map(str, index), strict=True)))
+    (table,) = [element.proto.body for element in page.get("html") if "<table>" in element.proto.body]
+    influence = probe("layer_norm", (4, 6, 4, 4), "image", index).influence
+    others = influence.clone()
+    others[index] = 0
+    shares = (100 * others / others.max())[1, :5, 1, 3]
+    row = table.split('<th scope="row">sample 1</th>')[1].split("</tr>")[0]
+    shown = [int(cell.split("&nbsp;%")[0]) for cell in re.findall(r">(\d+&nbsp;%)", row)]
+    assert shown == pytest.approx(shares.tolist(), abs=1.5)
+    assert table.count("itself") == 1
 
 
 def test_the_flat_view_can_be_cut_anywhere() -> None:
