@@ -64,14 +64,17 @@ with st.container(key="pictures"):
                 column(method, settings[method.key], view, height=440 if across < 3 else 340)
 
 defined = [method for method in chosen if layout in method.layouts]
-arithmetic, table, snippets = st.tabs(["With its numbers", "Flat view", "Code"])
-with arithmetic:
-    for method in defined:
-        st.markdown(f"### {method.name}")
-        numbers(method, settings[method.key], view)
-with table:
-    flat_views(defined, settings, view)
-with snippets:
-    for method in defined:
-        st.markdown(f"### {method.name}")
-        code(method, settings[method.key], view)
+arithmetic, table, snippets = st.tabs(["With its numbers", "Flat view", "Code"], key="below", bind="query-params")
+if arithmetic.open:
+    with arithmetic:
+        for method in defined:
+            st.markdown(f"### {method.name}")
+            numbers(method, settings[method.key], view)
+if table.open:
+    with table:
+        flat_views(defined, settings, view)
+if snippets.open:
+    with snippets:
+        for method in defined:
+            st.markdown(f"### {method.name}")
+            code(method, settings[method.key], view)

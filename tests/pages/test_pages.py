@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,8 @@ def test_every_method_is_shown_in_every_layout(layout: str, family: str) -> None
     key = "method" if family == "activation" else "weight_method"
     for start in range(0, len(offered), 4):
         chosen = offered[start : start + 4]
-        for light in ("every region", "one element"):
-            page = open_page(layout=layout, light=light, **{key: [method.key for method in chosen]})
+        for light, below in product(("every region", "one element"), ("With its numbers", "Flat view", "Code")):
+            page = open_page(layout=layout, light=light, below=below, **{key: [method.key for method in chosen]})
             assert headings(page) == [method.name for method in chosen]
             defined = [method for method in chosen if layout in method.layouts]
             assert len(pictures(page)) == len(defined)
@@ -83,7 +84,9 @@ def test_a_bad_link_falls_back_with_one_sentence(link: str, said: str) -> None:
 
 
 def test_a_link_sets_every_control() -> None:
-    page = open_page(method=["group_norm"], C="12", num_groups="3", light="one element", n="2", c="5", eps="0.001")
+    page = open_page(
+        method=["group_norm"], C="12", num_groups="3", light="one element", n="2", c="5", eps="0.001", below="Code"
+    )
     assert headings(page) == ["GroupNorm"]
     assert not page.warning
     (picture,) = pictures(page)
@@ -158,7 +161,7 @@ def test_coincidences_are_said_with_their_difference() -> None:
 
 
 def test_the_flat_view_says_the_same_as_the_picture() -> None:
-    page = open_page(method=["group_norm"], light="one element", n="1", c="0")
+    page = open_page(method=["group_norm"], light="one element", n="1", c="0", below="Flat view")
     (table,) = [element.proto.body for element in page.get("html") if "<table>" in element.proto.body]
     assert table.count("<b>") == 3  # three channels of one group, at one position
     assert table.count("●") == 1
@@ -168,7 +171,8 @@ def test_the_flat_view_says_the_same_as_the_picture() -> None:
 
 def test_the_flat_view_gives_true_shares_of_influence() -> None:
     index = (1, 5, 1, 3)
-    page = open_page(method=["layer_norm"], show="measured", **dict(zip("nchw", map(str, index), strict=True)))
+    at = dict(zip("nchw", map(str, index), strict=True))
+    page = open_page(method=["layer_norm"], show="measured", below="Flat view", **at)
     (table,) = [element.proto.body for element in page.get("html") if "<table>" in element.proto.body]
     influence = probe("layer_norm", (4, 6, 4, 4), "image", index).influence
     others = influence.clone()
@@ -181,7 +185,7 @@ def test_the_flat_view_gives_true_shares_of_influence() -> None:
 
 
 def test_the_flat_view_can_be_cut_anywhere() -> None:
-    page = open_page(method=["positional_norm"])
+    page = open_page(method=["positional_norm"], below="Flat view")
     tables = []
     for level in (0, 5):
         page.select_slider(key="slice").set_value(level).run()
