@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from block_samples import SAMPLES
-from playwright.sync_api import Page, WebSocket
+from playwright.sync_api import Page, TimeoutError, WebSocket
 
 from normcore.figures.blocks import FADED, figure
 
@@ -71,17 +71,24 @@ def drag(page: Page, key: str, distance: int) -> None:
 
 
 def turn(page: Page, key: str) -> list[float]:
-    """Turn a plot and wait until it looks different."""
+    """Turn a plot and wait until it looks different; a drag that a stalled software renderer swallows is made again."""
     before = eye(page, key)
-    drag(page, key, 70)
-    page.wait_for_function(
-        """([key, before]) => {
-          const node = document.querySelector(key);
-          const eye = node._fullLayout.scene._scene.getCamera().eye;
-          return Math.abs(eye.x - before[0]) > 0.05 && Math.abs(node.layout.scene.camera.eye.x - eye.x) < 1e-6;
-        }""",
-        arg=[PLOT.format(key), before],
-    )
+    for attempt in range(4):
+        drag(page, key, 70)
+        try:
+            page.wait_for_function(
+                """([key, before]) => {
+                  const node = document.querySelector(key);
+                  const eye = node._fullLayout.scene._scene.getCamera().eye;
+                  return Math.abs(eye.x - before[0]) > 0.05 && Math.abs(node.layout.scene.camera.eye.x - eye.x) < 1e-6;
+                }""",
+                arg=[PLOT.format(key), before],
+                timeout=15_000,
+            )
+            break
+        except TimeoutError:
+            if attempt == 3:
+                raise
     return eye(page, key)
 
 
