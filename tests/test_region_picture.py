@@ -9,9 +9,10 @@ import pytest
 from cases import every_method, shape_of, structures
 
 from normcore import METHODS, Bound, Method
-from normcore.core import LETTERS, axis_sizes
+from normcore.core import AXIS_WORDS, LETTERS, axis_sizes
 from normcore.figures.blocks import FADED, Blocks, share, wire
-from normcore.figures.regions import CAPS, CAPS_APART, element, region_blocks
+from normcore.figures.regions import element, region_blocks
+from normcore.figures.sides import CAPS, CAPS_APART, WORDS
 
 RESNET = (32, 256, 56, 56)
 PARTITIONS = [
@@ -140,3 +141,8 @@ def test_merged_cells_show_their_strongest_element() -> None:
 def test_caps_bound_the_number_of_cells() -> None:
     assert np.prod(list(CAPS.values())) <= 800
     assert CAPS_APART["sample"] * CAPS_APART["along"] * CAPS_APART["across"] * CAPS_APART["channel"] <= 800
+
+
+def test_figures_and_engine_call_the_axes_alike() -> None:
+    assert {letter: AXIS_WORDS[letter] for letter in WORDS} == WORDS
+    assert {letter for axes in LETTERS.values() for letter in axes} <= set(WORDS)

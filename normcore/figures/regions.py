@@ -5,60 +5,16 @@ values costs what a toy costs, because a region is described by one vector an ax
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from normcore.figures.blocks import FADED, STRENGTHS, Axis, Blocks
+from normcore.figures.sides import CAPS, Side, cap, lay_out
 from normcore.figures.theme import REGION_COLORS
 
-CAPS = {"sample": 6, "channel": 8, "space": 16}
-CAPS_APART = {"sample": 4, "channel": 8, "across": 5, "along": 5}
 SPACING = 0.6  # between cells that are not neighbors in the tensor, in cells
 STEPS = {"n": 5, "o": 5, "c": 1, "i": 1, "t": 7, "l": 7, "w": 7, "h": 11, "d": 5}  # coprime to the twelve colors
-WORDS = {"n": "sample", "c": "channel", "t": "token", "l": "position", "d": "slice", "h": "row", "w": "column"}
-WORDS |= {"o": "output unit", "i": "input"}
-
-
-@dataclass(frozen=True)
-class Side:
-    """One side of the block: the tensor axes that lie along it, flattened, and the cells drawn, as [start, stop)."""
-
-    letters: tuple[str, ...]
-    sizes: tuple[int, ...]
-    starts: np.ndarray
-    stops: np.ndarray
-
-    @property
-    def length(self) -> int:
-        return int(np.prod(self.sizes, dtype=np.int64))
-
-    @property
-    def word(self) -> str:
-        return WORDS[self.letters[0]] if len(self.letters) == 1 else "position"
-
-    def index(self, letter: str) -> np.ndarray:
-        """The index along one tensor axis at which each cell starts."""
-        return np.unravel_index(self.starts, self.sizes)[self.letters.index(letter)]
-
-    def cell(self, position: int) -> int:
-        """The cell that holds a position of the flattened axis."""
-        return int(np.searchsorted(self.starts, position, side="right")) - 1
-
-    def name(self, cell: int) -> str:
-        start, stop = int(self.starts[cell]), int(self.stops[cell])
-        if stop - start > 1:
-            return f"{self.word}s {start:,}–{stop - 1:,}"
-        where = zip(self.letters, np.unravel_index(start, self.sizes), strict=True)
-        return ", ".join(f"{WORDS[letter]} {int(i)}" for letter, i in where)
-
-    def shortened(self) -> list[str]:
-        """What the side leaves out and merges, in words; nothing when every element is drawn by itself."""
-        drawn, widest = int((self.stops - self.starts).sum()), int((self.stops - self.starts).max())
-        left_out = [f"{drawn:,} of {self.length:,} {self.word}s are drawn"] if drawn < self.length else []
-        return left_out + ([f"one block spans {widest:,} {self.word}s"] if widest > 1 else [])
 
 
 def region_blocks(
@@ -88,7 +44,7 @@ def region_blocks(
     if index is None and bounds and not hasattr(bounds[statistic], "parts"):
         index = [size // 2 for size in shape]  # windows overlap: only one of them can be lit
     groups = _arrangement(letters, apart)
-    sides = [[_side(axes, shape, letters, parts, _cap(axes, apart), index) for axes in group] for group in groups]
+    sides = [[lay_out(axes, shape, letters, parts, cap(axes, apart), index) for axes in group] for group in groups]
     chosen = _by_channel(shape, letters) if stored and not bounds else parts[statistic]
     where = {letter: side.index(letter) for group in sides for side in group for letter in side.letters}
     table = _combine(sides, where, letters, _ranked(chosen, where, letters)) % len(REGION_COLORS)
@@ -124,7 +80,7 @@ def element(
     parts = [_parts(bound, shape) for bound in bounds] or [_own(shape)]
     found: dict[str, int] = {}
     for group, cell in zip(_arrangement(letters, apart), blocks_index, strict=True):
-        sides = [_side(axes, shape, letters, parts, _cap(axes, apart), index) for axes in group]
+        sides = [lay_out(axes, shape, letters, parts, cap(axes, apart), index) for axes in group]
         cells = np.unravel_index(cell, [len(side.starts) for side in sides])
         for side, at in zip(sides, cells, strict=True):
             found |= {letter: int(side.index(letter)[at]) for letter in side.letters}
@@ -142,13 +98,6 @@ def _arrangement(letters: Sequence[str], apart: bool) -> list[list[tuple[str, ..
     return [across, [space[:-1]] if space[:-1] else [], channels]
 
 
-def _cap(axes: tuple[str, ...], apart: bool) -> int:
-    kind = {"n": "sample", "o": "sample", "c": "channel", "i": "channel"}.get(axes[0])
-    if apart:
-        return CAPS_APART[kind or ("along" if axes[-1] in "wlt" else "across")]
-    return CAPS[kind or "space"]
-
-
 def _parts(bound: Any, shape: Sequence[int]) -> list[np.ndarray]:
     return [np.asarray(part) for part in bound.parts] if hasattr(bound, "parts") else _own(shape)
 
@@ -162,55 +111,6 @@ def _own(shape: Sequence[int]) -> list[np.ndarray]:
     """Parts that tell every element from every other."""
     strides = np.cumprod([1, *shape[:0:-1]], dtype=np.int64)[::-1]
     return [np.arange(size) * stride for size, stride in zip(shape, strides, strict=True)]
-
-
-def _side(
-    axes: tuple[str, ...],
-    shape: Sequence[int],
-    letters: Sequence[str],
-    parts: list[list[np.ndarray]],
-    cap: int,
-    index: Sequence[int] | None,
-) -> Side:
-    """The cells of a side: every element where there is room, else pieces of regions, else a selection of regions."""
-    at = [letters.index(letter) for letter in axes]
-    sizes = tuple(shape[i] for i in at)
-    length = int(np.prod(sizes, dtype=np.int64))
-    if length <= cap:
-        starts = np.arange(length)
-        return Side(axes, sizes, starts, starts + 1)
-    edges = _edges([[bound[i] for i in at] for bound in parts], length)
-    if edges is not None and len(edges) - 1 <= cap:
-        pieces = min(cap // (len(edges) - 1), 8)  # enough to show that there are many, and half the price
-        runs = list(pairwise(edges))
-        cuts = [np.linspace(a, b, min(pieces, b - a) + 1).astype(int)[:-1] for a, b in runs]
-        starts = np.concatenate(cuts)
-        return Side(axes, sizes, starts, np.append(starts[1:], length))
-    count = length if edges is None else len(edges) - 1
-    halves = 2 if edges is not None and int(np.diff(edges).min()) > 1 else 1  # a region of several is drawn as several
-    chosen = np.linspace(0, count - 1, cap // halves).round().astype(np.int64)
-    if index is not None:
-        position = int(np.ravel_multi_index([index[i] for i in at], sizes))
-        run = position if edges is None else int(np.searchsorted(edges, position, side="right")) - 1
-        chosen[np.abs(chosen - run).argmin()] = run
-    if edges is None:
-        return Side(axes, sizes, chosen, chosen + 1)
-    first, last = edges[chosen], edges[chosen + 1]
-    if halves == 1:
-        return Side(axes, sizes, first, last)
-    middle = (first + last) // 2
-    return Side(axes, sizes, np.stack([first, middle], 1).reshape(-1), np.stack([middle, last], 1).reshape(-1))
-
-
-def _edges(parts: list[list[np.ndarray]], length: int) -> np.ndarray | None:
-    """Where any region ends along a side; None where every element of a flattened side is a region's end."""
-    inner = {0, length}
-    for axes in parts:
-        varying = [part for part in axes if part[0] != part[-1]]
-        if varying and len(axes) > 1:
-            return None
-        inner |= {int(i) + 1 for part in varying for i in np.flatnonzero(np.diff(part))}
-    return np.array(sorted(inner))
 
 
 def _ranked(parts: list[np.ndarray], where: dict[str, np.ndarray], letters: Sequence[str]) -> list[np.ndarray]:
