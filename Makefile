@@ -4,7 +4,7 @@ BIN := .venv/bin
 .PHONY: run test bench screenshots clean
 
 run: .venv/app
-	$(BIN)/streamlit run app.py
+	$(BIN)/streamlit run app.py --server.headless=false --server.showEmailPrompt=false
 
 test: .venv/test
 	$(BIN)/ruff check .
