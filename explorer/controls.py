@@ -173,7 +173,7 @@ def _points(domain: Range) -> list[Any]:
     elif domain.logarithmic:
         powers = range(int(np.log10(low)), int(np.log10(high)) + 1)
         points = [*([0.0] if domain.low == 0 else []), *(float(f"1e{power}") for power in powers)]
-    elif np.isinf(low):
+    elif not np.isfinite([low, high]).all():
         points = []
     else:
         points = [round(float(value), 4) for value in np.linspace(low, high, 11)]

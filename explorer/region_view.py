@@ -15,7 +15,7 @@ from normcore import describe, formula, snippet
 from normcore.core import LETTERS, Method, Window, axis_sizes
 from normcore.figures.blocks import Blocks
 from normcore.figures.regions import element, region_blocks
-from normcore.lab.probe import Probe
+from normcore.lab.probe import BATCHES, Probe
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,9 @@ def numbers(method: Method, settings: dict[str, Any], view: View) -> None:
         )
     learned = f", with {_plain_parameters(method)}" if method.affine else ""
     state = (
-        " The running state has seen 20 batches." if complete.get("track_running_stats") and not view.training else ""
+        f" The running state has seen {BATCHES} batches."
+        if complete.get("track_running_stats") and not view.training
+        else ""
     )
     st.caption(f"{element}{learned}. {legend[:1].upper()}{legend[1:]}{'.' if legend else ''}{state}")
 
@@ -160,11 +162,12 @@ def _statistic(method: Method, bounds: Sequence[Any]) -> int:
     """Which of several statistics the colors speak of."""
     if len(bounds) < 2:
         return 0
-    names = ["per " + (" and ".join(formula_words(bound)) or "tensor") for bound in bounds]
+    names = ["per " + (" and ".join(_kept_words(bound)) or "tensor") for bound in bounds]
     return names.index(controls.pick("Colors show the statistic", names, f"statistic_{method.key}", names[0]))
 
 
-def formula_words(bound: Any) -> list[str]:
+def _kept_words(bound: Any) -> list[str]:
+    """The axes that tell the regions apart, in words."""
     return [] if isinstance(bound, Window) else [describe.AXIS_WORDS[letter] for letter in bound.letters]
 
 

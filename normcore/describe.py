@@ -107,7 +107,7 @@ def _sentence(norm: Method, identity: Identity, shape: Sequence[int], layout: st
 
 
 def _setting(norm: Method, name: str, value: Any, sizes: Mapping[str, int]) -> str:
-    domain = next(param.domain for param in norm.params if param.name == name)
+    domain = norm.domain(name)
     return domain.describe(value, sizes) if isinstance(domain, Divides) else f"{name}={value!r}"
 
 
@@ -143,7 +143,7 @@ def _degeneration(norm: Method, bound: Bound, unbiased: bool) -> str | None:
 
 def _remedy(norm: Method, bound: Bound, shape: Sequence[int], layout: str | None, settings: Mapping[str, Any]) -> str:
     for name in norm.sizes.values():
-        domain = next(param.domain for param in norm.params if param.name == name)
+        domain = norm.domain(name)
         options = domain.samples(axis_sizes(shape, norm.layout(layout, len(shape))))
         sizes = {v: norm.bound(shape, layout, **(dict(settings) | {name: v}))[0].size for v in options}
         best = max(options, key=lambda value: sizes[value])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from normcore.core.axes import LAYOUTS, LETTERS, PARENT, SPATIAL, axis_sizes, check_shape
-from normcore.core.domains import FLAG, check
+from normcore.core.domains import FLAG, Domain, check
 from normcore.core.errors import NormcoreError
 from normcore.core.facts import Identity, Normed, Paper, Param
 from normcore.core.region import Bound, Region
@@ -90,6 +90,10 @@ class Method:
             elif get_origin(hint) is Annotated:
                 found.append(Param(name, hint.__metadata__[0], parameter.default))
         return tuple(found)
+
+    def domain(self, name: str) -> Domain:
+        """The values that a setting may take."""
+        return next(param.domain for param in self.params if param.name == name)
 
     def default(self, name: str) -> Any:
         """The default of a setting, or None where there is no such setting."""
