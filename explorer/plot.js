@@ -8,7 +8,8 @@ const [look, Plotly] = await Promise.all([fetch(new URL("theme.json", import.met
 const plots = new WeakMap();
 /** @type {Map<string, {camera: any, zoom: number, members: Set<Plot>, waiting?: number}>} plots that are looked at from the same side */
 const groups = new Map();
-const webgl = Boolean(document.createElement("canvas").getContext("webgl"));
+const webgl = document.createElement("canvas").getContext("webgl");
+const software = /swiftshader|llvmpipe|softpipe|basic render/i.test(renderer(webgl));
 const sheet = new CSSStyleSheet();
 sheet.replaceSync(`
   .normcore-plot { width: 100%; border-radius: var(--st-base-radius); outline: none; }
@@ -16,6 +17,12 @@ sheet.replaceSync(`
   .normcore-plot .nsewdrag, .normcore-plot canvas { touch-action: none; }
   .normcore-plot-note { display: grid; place-items: center; height: 100%; color: var(--st-gray-text-color); }`);
 document.adoptedStyleSheets.push(sheet);
+
+/** What draws in three dimensions here, in its own words. */
+function renderer(/** @type {WebGLRenderingContext | null} */ gl) {
+  const named = gl?.getExtension("WEBGL_debug_renderer_info");
+  return String(named ? gl?.getParameter(named.UNMASKED_RENDERER_WEBGL) : gl?.getParameter(gl.RENDERER));
+}
 
 /** Load plotly.js beside this module, whatever other copy the page may have. */
 function library() {
@@ -38,6 +45,9 @@ export default function show(/** @type {any} */ component) {
   return () => setTimeout(() => plot.node.isConnected || plot.remove());
 }
 
+/** All plots of one change are drawn in one frame: between two frames a browser without a graphics card composes them all. */
+const nextFrame = () => new Promise((resolve) => requestAnimationFrame(resolve));
+
 class Plot {
   constructor(/** @type {Element} */ parent) {
     this.node = /** @type {any} */ (document.createElement("div"));
@@ -48,6 +58,7 @@ class Plot {
     this.queue = Promise.resolve();
     this.live = { run: "", count: 0 };
     this.zoom = 1;
+    this.pointed = this.known = false; // whether a pointer is over the picture, and Plotly knows what lies below it
     this.watchPointer();
     this.node.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => this.turn(event));
     this.observer = new ResizeObserver(() => this.queue = this.queue.then(() => this.resize()));
@@ -56,7 +67,7 @@ class Plot {
 
   receive(/** @type {any} */ component) {
     this.component = component;
-    this.queue = this.queue.then(() => this.draw(component)).catch((error) => console.error(error));
+    this.queue = this.queue.then(nextFrame).then(() => this.draw(component)).catch((error) => console.error(error));
   }
 
   async draw(/** @type {any} */ component) {
@@ -92,7 +103,9 @@ class Plot {
       layout.scene = { ...layout.scene, ...(this.camera && { camera: this.camera }), ...this.aspect() };
     }
     const buttons = [["toImage", solid ? "resetCameraDefault3d" : "resetScale2d"]];
-    const config = { displaylogo: false, modeBarButtons: buttons, scrollZoom: solid };
+    // Four points a pixel look best; without a graphics card they take four times as long as one.
+    const plotGlPixelRatio = software ? Math.min(2, devicePixelRatio) : 2;
+    const config = { displaylogo: false, plotGlPixelRatio, modeBarButtons: buttons, scrollZoom: solid };
     await Plotly.react(this.node, paint(figure.data, colors), paint(layout, colors), config);
     if (!this.listening) this.listen();
     this.refine(this.node._fullLayout.scene?._scene);
@@ -107,14 +120,29 @@ class Plot {
     // A nearer horizon spends the depth buffer, often only 16 bits, on what is there.
     const first = scene.glplot.zFar !== 30;
     scene.glplot.zFar = 30;
+    if (first) this.pickOnDemand(scene.glplot);
     for (const { linePlot, mesh } of Object.values(scene.traces)) {
       if (linePlot) linePlot.drawPick = () => {};
       if (!mesh) continue;
-      const { pick } = Object.getPrototypeOf(mesh);
+      const { pick, drawPick } = Object.getPrototypeOf(mesh);
+      mesh.drawPick = (/** @type {any} */ camera) => this.pointed && drawPick.call(mesh, camera);
       const triangle = (/** @type {any} */ at) => at.value[0] + 256 * at.value[1] + 65536 * at.value[2];
       mesh.pick = (/** @type {any} */ at) => (at && triangle(at) < mesh.cells.length ? pick.call(mesh, at) : null);
     }
     if (first) scene.glplot.redraw();
+  }
+
+  /** Plotly draws every picture twice, the second time for the pointer, and reads that back while all else waits. */
+  pickOnDemand(/** @type {any} */ glplot) {
+    const { gl } = glplot;
+    const read = gl.readPixels;
+    gl.readPixels = (/** @type {any[]} */ ...into) => {
+      if (!this.pointed) return;
+      read.apply(gl, into);
+      this.known = true;
+      this.pointAgain();
+      if (this.waiting) glplot.redraw();
+    };
   }
 
   colors() {
@@ -213,12 +241,17 @@ class Plot {
     this.node.on("plotly_click", (/** @type {any} */ event) => {
       if (this.waiting || !this.node._fullLayout.scene) this.pick(event.points[0]);
     });
-    this.node.on("plotly_unhover", () => (this.waiting = false));
+    this.node.on("plotly_unhover", () => (this.waiting &&= !this.known));
   }
 
   watchPointer() {
     let down = { x: 0, y: 0 };
     const far = (/** @type {MouseEvent} */ event) => Math.hypot(event.x - down.x, event.y - down.y) > 4;
+    this.node.addEventListener("pointerenter", () => {
+      this.pointed = true;
+      this.node._fullLayout?.scene?._scene.glplot?.update({});
+    });
+    this.node.addEventListener("pointerleave", () => (this.pointed = this.known = false));
     this.node.addEventListener("pointerdown", (/** @type {PointerEvent} */ event) => {
       down = event;
       this.node.focus({ preventScroll: true });
@@ -235,7 +268,7 @@ class Plot {
       const scene = this.node._fullLayout?.scene?._scene;
       if (event.target !== scene?.glplot?.canvas || far(event)) return;
       this.waiting = true;
-      scene.glplot.redraw();
+      if (this.known) scene.glplot.redraw();
     }, true);
   }
 
@@ -252,7 +285,10 @@ class Plot {
     const at = this.pointer;
     if (!at || !this.node.matches(":hover") || at.buttons) return;
     const target = document.elementFromPoint(at.clientX, at.clientY);
-    target?.dispatchEvent(new MouseEvent("mousemove", { bubbles: true, clientX: at.clientX, clientY: at.clientY }));
+    // Only a change of place counts as a move.
+    for (const clientX of [at.clientX + 1, at.clientX]) {
+      target?.dispatchEvent(new MouseEvent("mousemove", { bubbles: true, clientX, clientY: at.clientY }));
+    }
   }
 
   // Live runs ------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """One method's column on the Regions page: its picture, its counts, its warnings, its arithmetic, its code."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -39,19 +39,19 @@ class View:
         return self.index or tuple(size // 2 for size in self.shape)
 
 
-def column(method: Method, settings: dict[str, Any], view: View, height: int) -> None:
-    """The picture of one method, with what it counts, what coincides here and what degenerates."""
+def picture(method: Method, settings: dict[str, Any], view: View, height: int) -> Callable[[], None]:
+    """The picture of one method; what is answered writes below it, once all pictures are on their way."""
     st.markdown(f"## {method.name}")
     if view.layout not in method.layouts:
         known = ", ".join(method.layouts)
         st.warning(f"{method.name} is not defined for {view.layout} tensors; try {known}.", icon=":material/block:")
-        return
+        return lambda: None
     bounds = method.bound(view.shape, view.layout, view.training, **settings)
-    picture = st.container()
+    drawing = st.container()
     statistic = _statistic(method, bounds)
     shown, drawn, probe = _blocks(method, settings, view, statistic)
     words = describe.headline(method, view.shape, view.layout, view.training, **settings)
-    with picture:
+    with drawing:
         plot(
             shown,
             key=f"plot_{method.key}",
@@ -60,13 +60,19 @@ def column(method: Method, settings: dict[str, Any], view: View, height: int) ->
             camera_group="regions",
             on_pick=partial(_pick, method, drawn, view.shape),
         )
-    st.markdown(f"**{words.partition('; ')[0]}**  \n{words.partition('; ')[2]}")
-    for note in _notes(method, bounds, view, shown, probe):
-        st.caption(note)
-    for finding in describe.diagnose(method.key, view.shape, view.layout, view.training, **settings):
-        st.warning(f"{finding.sentence} {finding.remedy}", icon=":material/warning:")
-    for sentence in describe.coincidences(method, view.shape, view.layout, view.training, **settings):
-        st.markdown(f":blue[:material/equal:] {sentence}")
+    below = st.container()
+
+    def write() -> None:
+        with below:
+            st.markdown(f"**{words.partition('; ')[0]}**  \n{words.partition('; ')[2]}")
+            for note in _notes(method, bounds, view, shown, probe):
+                st.caption(note)
+            for finding in describe.diagnose(method.key, view.shape, view.layout, view.training, **settings):
+                st.warning(f"{finding.sentence} {finding.remedy}", icon=":material/warning:")
+            for sentence in describe.coincidences(method, view.shape, view.layout, view.training, **settings):
+                st.markdown(f":blue[:material/equal:] {sentence}")
+
+    return write
 
 
 def _lit_words(view: View) -> str:

@@ -1,9 +1,11 @@
 """Who shares a statistic? Any method, any shape, up to four side by side."""
 
+import time
+
 import streamlit as st
 
 from explorer import controls
-from explorer.region_view import View, code, column, flat_views, numbers
+from explorer.region_view import View, code, flat_views, numbers, picture
 from normcore import METHODS
 from normcore.core import LAYOUTS, axis_sizes
 
@@ -57,11 +59,16 @@ view = View(shape, layout, mode == "training", index, arrangement == "samples ap
 for sentence in controls.notices():
     st.warning(sentence, icon=":material/info:")
 across = min(len(chosen), 2 if view.apart else 4)
+below = []
 with st.container(key="pictures"):
     for first in range(0, len(chosen), across):
         for method, place in zip(chosen[first : first + across], st.columns(across, gap="medium"), strict=False):
             with place:
-                column(method, settings[method.key], view, height=440 if across < 3 else 340)
+                below.append(picture(method, settings[method.key], view, height=440 if across < 3 else 340))
+    for write in below:
+        write()
+# Formulas take the browser longer than anything else here: it gets to draw the pictures before it hears of them.
+time.sleep(0.2)
 
 defined = [method for method in chosen if layout in method.layouts]
 arithmetic, table, snippets = st.tabs(["With its numbers", "Flat view", "Code"], key="below", bind="query-params")
