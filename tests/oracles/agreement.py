@@ -1,0 +1,36 @@
+"""Where independent answers are held against ours, and where the largest difference found is written down."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+FOUND: dict[str, dict[str, float]] = {}
+"""The largest difference to each oracle, by method."""
+
+
+def agrees(key: str, oracle: str, ours: Any, theirs: Any, tolerance: float = 1e-9) -> None:
+    """Asserts that two answers (tensors, arrays, or lists of them) differ by at most `tolerance`, and records by how
+    much they do. `oracle` is what the reference page calls the other side, such as "torch.nn.GroupNorm"."""
+    pairs = list(zip(*(_arrays(side) for side in (ours, theirs)), strict=True))
+    assert pairs
+    for mine, other in pairs:
+        assert mine.shape == other.shape, f"{key}: {mine.shape} against {other.shape} of {oracle}"
+        difference = float(np.abs(mine - other).max(initial=0.0))
+        assert difference <= tolerance, f"{key} is {difference:.3g} off {oracle}; {tolerance:.1g} is allowed"
+        known = FOUND.setdefault(key, {})
+        known[oracle] = max(known.get(oracle, 0.0), difference)
+
+
+def write(folder: str | None = os.environ.get("NORMCORE_ORACLES")) -> None:
+    """Leaves what was found as a file of JSON where one is asked for."""
+    if folder and FOUND:
+        Path(folder).write_text(json.dumps({key: FOUND[key] for key in sorted(FOUND)}, indent=1) + "\n", "utf-8")
+
+
+def _arrays(side: Any) -> list[np.ndarray]:
+    parts = side if isinstance(side, list | tuple) else [side]
+    return [np.asarray(part.detach().double() if isinstance(part, Tensor) else part, dtype=np.float64) for part in parts]
