@@ -1,14 +1,14 @@
 """Modules around methods: a layer for activations, a parametrization for weights."""
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from normcore.core import LETTERS, Method, NormcoreError, new_tensor
+from normcore.core import LETTERS, Method, NormcoreError, Slot, counts, new_tensor
 from normcore.registry import method
 
 
@@ -25,13 +25,19 @@ class NormLayer(nn.Module):
         self.method, self.layout, self.settings = norm, layout, settings
         self.features = sizes
         for name, slot in norm.affine.items():
-            self.register_parameter(name, nn.Parameter(new_tensor(slot, sizes)) if affine else None)
+            self.register_parameter(name, nn.Parameter(self._new(slot)) if affine else None)
         self.tracks = bool(norm.state) and settings.get("track_running_stats", True)
         for name, slot in norm.state.items():
-            self.register_buffer(name, new_tensor(slot, sizes) if self.tracks else None)
+            self.register_buffer(name, self._new(slot) if self.tracks else None)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalizes x, shaped by the layout; in training mode the running state takes a step."""
+    def _new(self, slot: Slot) -> Tensor:
+        return new_tensor(slot, self.features | counts(self.settings))
+
+    def forward(self, x: Tensor, **context: Tensor) -> Tensor:
+        """Normalizes x, shaped by the layout; in training mode the running state takes a step.
+
+        `context` are the tensors that the method takes beside its input, by name: see its `context`.
+        """
         arguments: dict[str, Any] = {name: getattr(self, name) for name in self.method.affine}
         if self.method.state:
             arguments["training"] = self.training
@@ -41,10 +47,13 @@ class NormLayer(nn.Module):
             raise NormcoreError(f"{self.method.key}: x is {type(x).__name__}; it must be a floating-point tensor")
         given = dict(zip(LETTERS[self.layout], x.shape, strict=False))
         wrong = {letter: size for letter, size in self.features.items() if given.get(letter, size) != size}
+        if not context.keys() <= self.method.context.keys():
+            known = ", ".join(self.method.context) or "nothing"
+            raise NormcoreError(f"{self.method.key}: beside x it takes {known}, not {', '.join(context)}")
         if wrong:
             made, found = (", ".join(f"{letter}={of[letter]}" for letter in wrong) for of in (self.features, given))
             raise NormcoreError(f"{self.method.key}: x has {found}; this layer was made for {made}")
-        normed = self.method(x, self.layout, **self.settings, **arguments)
+        normed = self.method(x, self.layout, **self.settings, **arguments, **context)
         if self.tracks and self.training:
             with torch.no_grad():
                 for name, value in normed.state.items():
@@ -55,7 +64,7 @@ class NormLayer(nn.Module):
         """Puts the running state back to that of a new layer."""
         for name, slot in self.method.state.items():
             if self.tracks:
-                self.get_buffer(name).copy_(new_tensor(slot, self.features))
+                self.get_buffer(name).copy_(self._new(slot))
 
     def extra_repr(self) -> str:
         settings = "".join(f", {name}={value!r}" for name, value in self.settings.items())
@@ -106,24 +115,34 @@ class _Reparametrization(nn.Module):
     def __init__(self, norm: Method, weight: Tensor, settings: dict[str, Any]) -> None:
         super().__init__()
         self.method, self.settings = norm, settings
-        for name, value in self._starts(weight).items():
+        for name, value in self._starts(weight, norm.affine).items():
             self.register_parameter(name, nn.Parameter(value))
+        for name, value in self._starts(weight, norm.state).items():
+            self.register_buffer(name, value)
 
-    def _starts(self, weight: Tensor) -> dict[str, Tensor]:
-        """First values of what is learned beside the weight: those that leave this weight as it is."""
+    def _starts(self, weight: Tensor, slots: Mapping[str, Slot]) -> dict[str, Tensor]:
+        """First values of what is learned and remembered beside the weight: those that suit this weight."""
         bounds = self.method.bound(weight.shape, **self.settings)
-        learned = self.method.affine.items()
-        return {name: slot.init(weight.detach(), *bounds).clone() for name, slot in learned if callable(slot.init)}
+        return {
+            name: slot.init(weight.detach(), *bounds).clone() for name, slot in slots.items() if callable(slot.init)
+        }
 
     def forward(self, weight: Tensor) -> Tensor:
-        learned: dict[str, Any] = dict(self.named_parameters())
-        return self.method(weight, **self.settings, **learned).y
+        beside: dict[str, Any] = dict(self.named_parameters())
+        if self.method.state:
+            beside |= {"state": dict(self.named_buffers()), "training": self.training}
+        normed = self.method(weight, **self.settings, **beside)
+        if self.training:
+            with torch.no_grad():
+                for name in self.method.state:
+                    self.get_buffer(name).copy_(normed.state[name])
+        return normed.y
 
     def right_inverse(self, weight: Tensor) -> Tensor:
-        """Assigning a weight stores it, and restarts what is learned beside it from there."""
+        """Assigning a weight stores it, and restarts what is learned and remembered beside it from there."""
         with torch.no_grad():
-            for name, value in self._starts(weight).items():
-                self.get_parameter(name).copy_(value)
+            for name, value in self._starts(weight, {**self.method.affine, **self.method.state}).items():
+                getattr(self, name).copy_(value)
         return weight
 
 

@@ -8,7 +8,7 @@ from normcore.core.method import EMPTY, Method
 from normcore.core.parameters import Epsilon, EpsilonPlace, GhostBatchSize, Groups, Momentum
 from normcore.core.region import Bound, Region
 from normcore.core.running import apply_running, track
-from normcore.core.slots import GAIN, GAIN_AND_BIAS, RUNNING, Slot, new_tensor
+from normcore.core.slots import GAIN, GAIN_AND_BIAS, RUNNING, Slot, counts, new_tensor
 from normcore.core.statistics import affine, along_channels, center, rescale, root, standardize, variance, widen
 from normcore.core.window import Window
 
@@ -45,6 +45,7 @@ __all__ = [
     "apply_running",
     "axis_sizes",
     "center",
+    "counts",
     "new_tensor",
     "plural",
     "rescale",

@@ -16,7 +16,7 @@ from normcore.core.domains import FLAG, Domain, check
 from normcore.core.errors import NormcoreError
 from normcore.core.facts import Identity, Normed, Paper, Param
 from normcore.core.region import Bound, Region
-from normcore.core.slots import Slot, new_tensor
+from normcore.core.slots import Slot, counts, new_tensor
 from normcore.core.window import Window
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -40,6 +40,8 @@ class Method:
         sizes: Which setting gives the size of a factor letter.
         affine: The tensors that its layer learns.
         state: The tensors that its layer remembers.
+        context: The tensors that come with the input: a mask, labels, a style. What one left out stands for, the
+            function says.
         invariant_to: "scale" or "shift": multiplying a region by a positive number, or adding one, changes nothing.
         equals: Other methods that it coincides with, and when.
     """
@@ -54,6 +56,7 @@ class Method:
     sizes: Mapping[str, str] = field(default_factory=dict)
     affine: Mapping[str, Slot] = field(default_factory=dict)
     state: Mapping[str, Slot] = field(default_factory=dict)
+    context: Mapping[str, Slot] = field(default_factory=dict)
     invariant_to: frozenset[str] = frozenset()
     equals: tuple[Identity, ...] = ()
 
@@ -101,7 +104,7 @@ class Method:
 
     @cached_property
     def inputs(self) -> frozenset[str]:
-        """What the function takes beside the tensor and the settings: learned tensors, `state`, `training`."""
+        """What the function takes beside the tensor and the settings: learned tensors, context, `state`, `training`."""
         parameters = inspect.signature(self.fn).parameters.values()
         named = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
         return frozenset(named - {param.name for param in self.params})
@@ -195,10 +198,13 @@ class Method:
         _check_training(self.key, training)
         layout = self.layout(layout, x.ndim)
         bounds, complete = self._bind(tuple(x.shape), layout, settings, training)
-        sizes = dict(zip(LETTERS[layout], x.shape, strict=True))
+        sizes = dict(zip(LETTERS[layout], x.shape, strict=True)) | counts(complete)
         state = tensors.get("state")
         if self.state and (state is None or (isinstance(state, Mapping) and not state)):
-            tensors["state"] = {name: new_tensor(slot, sizes, x) for name, slot in self.state.items()}
+            tensors["state"] = {
+                name: slot.init(x.detach(), *bounds) if callable(slot.init) else new_tensor(slot, sizes, x)
+                for name, slot in self.state.items()
+            }
         self._check_tensors(tensors, sizes, x.device)
         return self.fn(x, *bounds, **complete, **tensors)
 
@@ -208,7 +214,8 @@ class Method:
         missing = [name for name in self.state if not isinstance(state, Mapping) or name not in state]
         if missing:
             raise NormcoreError(f"{self.key}: the state has no {missing[0]!r}; it needs {', '.join(self.state)}")
-        learned = [(name, given[name], slot) for name, slot in self.affine.items() if given.get(name) is not None]
+        slots = {**self.affine, **self.context}
+        learned = [(name, given[name], slot) for name, slot in slots.items() if given.get(name) is not None]
         for name, tensor, slot in learned + [(name, given["state"][name], slot) for name, slot in self.state.items()]:
             if not isinstance(tensor, Tensor):
                 raise NormcoreError(f"{self.key}: {name} is {type(tensor).__name__}; it must be a tensor")

@@ -1,23 +1,29 @@
 """The tensors that a layer owns: what it learns and what it remembers."""
 
+import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from normcore.core.axes import SPATIAL
+from normcore.core.axes import LETTERS, SPATIAL
+
+AXES = {letter for letters in LETTERS.values() for letter in letters}
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A tensor that a layer owns: its shape in axis letters, and its first value (or a function of the weight).
+    """A tensor that a layer owns, or that comes with its input: its shape in axis letters, and its first value.
 
-    ``...`` in the axes stands for those spatial axes whose sizes the layer was given; a digit is itself a size.
+    ``...`` in the axes stands for those spatial axes whose sizes the layer was given, a final ``*`` for any further
+    axes; a digit is itself a size, the name of a setting its value, and ``c/num_groups`` a quotient.
+    The first value is a number, "identity" for square matrices, or with weight methods a function of the weight.
     """
 
     axes: str
-    init: float | Callable[..., Tensor]
+    init: float | str | Callable[..., Tensor] = 0.0
     dtype: torch.dtype | None = None
 
     def letters(self, axes: Iterable[str]) -> tuple[str, ...]:
@@ -27,7 +33,7 @@ class Slot:
 
     def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """The shape for these axis sizes."""
-        return tuple(int(axis) if axis.isdigit() else sizes[axis] for axis in self.letters(sizes))
+        return tuple(_size(axis, sizes) for axis in self.letters(sizes) if axis != "*")
 
     def shapes(self, sizes: Mapping[str, int]) -> list[tuple[int, ...]]:
         """The shapes that fit a tensor with these axis sizes: with ``...``, the spatial axes may be left out."""
@@ -37,16 +43,17 @@ class Slot:
     def fits(self, shape: Sequence[int], sizes: Mapping[str, int]) -> bool:
         """Whether a tensor of this shape can stand in the slot."""
         if callable(self.init):
-            return len(shape) == len(sizes) and all(
-                have in (1, size) for have, size in zip(shape, sizes.values(), strict=True)
-            )
+            axes = [size for axis, size in sizes.items() if axis in AXES]
+            return len(shape) == len(axes) and all(have in (1, size) for have, size in zip(shape, axes, strict=True))
+        if self.axes.endswith("*"):
+            shape = shape[: len(self.shape(sizes))]
         return tuple(shape) in self.shapes(sizes)
 
     def words(self, sizes: Mapping[str, int]) -> str:
         """What shape would fit."""
         if callable(self.init):
-            return f"{tuple(sizes.values())} with ones for some of the sizes"
-        return " or ".join(map(str, self.shapes(sizes)))
+            return f"{tuple(size for axis, size in sizes.items() if axis in AXES)} with ones for some of the sizes"
+        return " or ".join(map(str, self.shapes(sizes))) + (" and any further axes" if self.axes.endswith("*") else "")
 
 
 GAIN = {"weight": Slot("c", 1.0)}
@@ -64,5 +71,18 @@ def new_tensor(slot: Slot, sizes: Mapping[str, int], like: Tensor | None = None)
     if dtype is None and like is not None:
         dtype = torch.promote_types(like.dtype, torch.float32)
     device = None if like is None else like.device
-    assert not callable(slot.init), "slots that start from a weight are filled by reparametrize"
-    return torch.full(slot.shape(sizes), slot.init, dtype=dtype or torch.get_default_dtype(), device=device)
+    dtype, shape = dtype or torch.get_default_dtype(), slot.shape(sizes)
+    if slot.init == "identity":
+        return torch.eye(shape[-1], dtype=dtype, device=device).expand(shape).clone()
+    assert isinstance(slot.init, int | float), "slots that start from a weight are filled from it"
+    return torch.full(shape, slot.init, dtype=dtype, device=device)
+
+
+def counts(settings: Mapping[str, Any]) -> dict[str, int]:
+    """The settings that can be the size of an axis: whole numbers."""
+    return {name: int(v) for name, v in settings.items() if isinstance(v, numbers.Integral) and not isinstance(v, bool)}
+
+
+def _size(axis: str, sizes: Mapping[str, int]) -> int:
+    whole, _, parts = axis.partition("/")
+    return (int(whole) if whole.isdigit() else sizes[whole]) // (sizes[parts] if parts else 1)
