@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test bench screenshots clean
+.PHONY: run test bench oracles screenshots clean
 
 run: .venv/app
 	$(BIN)/streamlit run app.py --server.headless=false --server.showEmailPrompt=false
@@ -14,6 +14,9 @@ test: .venv/test
 
 bench: .venv/test
 	$(BIN)/python -m benchmarks
+
+oracles: .venv/test
+	NORMCORE_ORACLES=explorer/measured/oracles.json $(BIN)/pytest tests/oracles tests/laws/test_clipper.py
 
 screenshots: .venv/test
 	$(BIN)/python -m benchmarks.screenshots

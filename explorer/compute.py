@@ -4,6 +4,7 @@ from typing import Any
 
 import streamlit as st
 
+from normcore.lab.invariance import Change, changes
 from normcore.lab.probe import Probe, probe
 
 Settings = tuple[tuple[str, Any], ...]
@@ -15,3 +16,9 @@ def probed(
 ) -> Probe:
     """One element's way through a method, measured."""
     return probe(key, shape, layout, index, training, **dict(settings))
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def changed(key: str, layout: str, settings: Settings) -> tuple[Change, ...]:
+    """What moves a method's output, measured."""
+    return changes(key, layout, **dict(settings))

@@ -88,6 +88,11 @@ def several(label: str, options: Sequence[str], key: str, default: Sequence[str]
     return known
 
 
+def text(label: str, key: str, hint: str) -> str:
+    """A few words, to search for."""
+    return st.text_input(label, key=key, placeholder=hint, max_chars=60, bind="query-params", type="default").strip()
+
+
 def sizes(layout: str) -> tuple[int, ...]:
     """The size of each axis of a layout, on sliders called like the axes: N, C, H, W."""
     chosen = []

@@ -16,6 +16,20 @@ PAGES = (
         "regions",
         "See which elements of a tensor every method normalizes together.",
     ),
+    (
+        "catalogue.py",
+        "Which methods are there?",
+        ":material/grid_view:",
+        "catalogue",
+        "Every normalization and clipping method, with a picture and a line each.",
+    ),
+    (
+        "method.py",
+        "What is this method?",
+        ":material/menu_book:",
+        "method",
+        "Formula, settings, equalities, checks, cost and code of one method.",
+    ),
 )
 
 st.set_page_config(page_icon=str(HERE / "icon.svg"), layout="wide")

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from explorer import serving
+from normcore.figures import theme
 from normcore.figures.blocks import Blocks, wire
 
 # Streamlit sends a component's script along with every change, so this one only fetches the real script once.
@@ -62,7 +63,7 @@ def plot(
         data["blocks"] = wire(figure)
     else:
         # The browser brings its own template, which knows light and dark.
-        data["figure"] = go.Figure(figure).update_layout(template={}).to_json(validate=False)
+        data["figure"] = theme.follow(go.Figure(figure).update_layout(template={}).to_json(validate=False))
     if camera_group is not None:
         data["group"] = camera_group
     if live is not None:

@@ -95,16 +95,13 @@ def _notes(method: Method, bounds: Sequence[Any], view: View, shown: Blocks, pro
     return notes
 
 
-def hero(method: Method, view: View) -> None:
+def hero(method: Method, view: View, settings: dict[str, Any] | None = None) -> None:
     """The picture alone, large, with its counts as the caption."""
-    bounds = method.bound(view.shape, view.layout)
-    words = describe.headline(method, view.shape, view.layout)
-    plot(
-        region_blocks(view.shape, view.letters, bounds),
-        key="hero",
-        alt=f"{method.name} on ({' '.join(view.letters)}) = {view.shape}. {words}.",
-        height=520,
-    )
+    settings = settings or {}
+    bounds = method.bound(view.shape, view.layout, **settings)
+    words = describe.headline(method, view.shape, view.layout, **settings)
+    blocks = region_blocks(view.shape, view.letters, bounds, stored=bool(method.state))
+    plot(blocks, key="hero", alt=f"{method.name} on ({' '.join(view.letters)}) = {view.shape}. {words}.", height=520)
     st.caption(f"{_sizes(view.shape)} values: {words}.")
 
 

@@ -5,8 +5,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from normcore.core import AXIS_WORDS, LETTERS, Bound, Divides, Identity, Method, Window, axis_sizes, plural
+from normcore.core import AXIS_WORDS, LETTERS, Bound, Divides, Identity, Method, Region, Window, axis_sizes, plural
 from normcore.registry import METHODS, method
+
+KINDS = (
+    "Across the batch",
+    "Within a sample",
+    "In a neighborhood",
+    "Without statistics",
+    "Weights",
+    "Gradients",
+)
+"""The kinds of methods, by what their statistics are taken over."""
+
+
+def kind(norm: Method) -> str:
+    """Which of `KINDS` a method is."""
+    if norm.family != "activation":
+        return "Weights" if norm.family == "weight" else "Gradients"
+    if not norm.regions:
+        return "Without statistics"
+    if any(isinstance(region, Window) for region in norm.regions):
+        return "In a neighborhood"
+    batch = any(isinstance(r, Region) and not set(r.axes[0]) <= set(r.kept) for r in norm.regions)
+    return "Across the batch" if batch else "Within a sample"
 
 
 @dataclass(frozen=True)

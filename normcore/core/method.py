@@ -44,6 +44,7 @@ class Method:
             function says.
         invariant_to: "scale" or "shift": multiplying a region by a positive number, or adding one, changes nothing.
         equals: Other methods that it coincides with, and when.
+        builds_on: The earlier methods whose shortcoming it answers, by their keys.
     """
 
     fn: Callable[..., Normed]
@@ -59,6 +60,7 @@ class Method:
     context: Mapping[str, Slot] = field(default_factory=dict)
     invariant_to: frozenset[str] = frozenset()
     equals: tuple[Identity, ...] = ()
+    builds_on: tuple[str, ...] = ()
 
     @cached_property
     def key(self) -> str:
@@ -104,7 +106,8 @@ class Method:
 
     @cached_property
     def inputs(self) -> frozenset[str]:
-        """What the function takes beside the tensor and the settings: learned tensors, context, `state`, `training`."""
+        """What the function takes beside the tensor and the settings: learned tensors, context, `state`, `training`,
+        and for a pointwise method, which has no region to tell, the `layout`."""
         parameters = inspect.signature(self.fn).parameters.values()
         named = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
         return frozenset(named - {param.name for param in self.params})
@@ -206,6 +209,8 @@ class Method:
                 for name, slot in self.state.items()
             }
         self._check_tensors(tensors, sizes, x.device)
+        if "layout" in self.inputs:
+            tensors["layout"] = layout
         return self.fn(x, *bounds, **complete, **tensors)
 
     def _check_tensors(self, given: Mapping[str, Any], sizes: Mapping[str, int], device: torch.device) -> None:

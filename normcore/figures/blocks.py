@@ -19,7 +19,7 @@ STRENGTHS = 64  # three faces of that many colors fit into the 256 that the brow
 MARGIN = 4  # levels between the faces' scales, for the browser blends neighboring colors
 LEVELS = {"regions": len(theme.REGION_COLORS), "influence": STRENGTHS + MARGIN}
 # Parallel lines stay parallel, as in the drawings of the papers: equal cells look equal, near or far.
-CAMERA = {
+CAMERA: dict[str, Any] = {
     "eye": {"x": 0.95, "y": -1.6, "z": 0.85},
     "center": {"x": 0, "y": 0, "z": -0.07},
     "projection": {"type": "orthographic"},

@@ -150,6 +150,13 @@ def resolve(value: Any, colors: Mapping[str, str] = NEUTRAL) -> Any:
     return colors.get(value, value) if isinstance(value, str) else value
 
 
+def follow(figure: str) -> str:
+    """Let a finished figure, as JSON, follow light and dark: its neutral inks become words again."""
+    for word in ("$ink", "$muted", "$line"):
+        figure = figure.replace(f'"{NEUTRAL[word]}"', f'"{word}"')
+    return figure
+
+
 def wire() -> dict[str, Any]:
     """Describe the template for the browser, which knows whether the page is light or dark."""
     return {"layout": _skeleton()}

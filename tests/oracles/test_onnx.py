@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from agreement import agrees
 from cases import draw
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
@@ -44,7 +45,7 @@ def test_batch_norm_in_evaluation() -> None:
     state = {"running_mean": mean, "running_var": var.square(), "num_batches_tracked": torch.tensor(1)}
     ours = METHODS["batch_norm"](x, weight=weight, bias=bias, state=state, training=False, eps=EPSILON).y
     theirs = evaluate("BatchNormalization", [x, weight, bias, mean, var.square()], 15, epsilon=EPSILON)
-    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+    agrees("batch_norm", "onnx BatchNormalization", ours, theirs)
 
 
 def test_batch_norm_in_training() -> None:
@@ -52,14 +53,14 @@ def test_batch_norm_in_training() -> None:
     state = [torch.zeros(6, dtype=torch.float64), torch.ones(6, dtype=torch.float64)]
     ours = METHODS["batch_norm"](x, weight=weight, bias=bias, eps=EPSILON).y
     theirs = evaluate("BatchNormalization", [x, weight, bias, *state], 15, epsilon=EPSILON, training_mode=1)
-    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+    agrees("batch_norm", "onnx BatchNormalization", ours, theirs)
 
 
 def test_instance_norm() -> None:
     x, (weight, bias) = draw("image", 44, c=6), per_channel(6, 45)
     ours = METHODS["instance_norm"](x, weight=weight, bias=bias, eps=EPSILON).y
     theirs = evaluate("InstanceNormalization", [x, weight, bias], 6, epsilon=EPSILON)
-    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+    agrees("instance_norm", "onnx InstanceNormalization", ours, theirs)
 
 
 @pytest.mark.parametrize("layout", ["image", "tokens"])
@@ -70,7 +71,7 @@ def test_layer_norm(layout: str) -> None:
     weight, bias = torch.randn(2, *shape, generator=torch.Generator().manual_seed(47), dtype=torch.float64)
     ours = METHODS["layer_norm"](x, layout, weight=weight, bias=bias, eps=EPSILON).y
     theirs = evaluate("LayerNormalization", [x, weight, bias], 17, axis=axis, epsilon=EPSILON)
-    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+    agrees("layer_norm", "onnx LayerNormalization", ours, theirs, 1e-6)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 3, 6])
@@ -79,7 +80,7 @@ def test_group_norm(groups: int) -> None:
     ours = METHODS["group_norm"](x, num_groups=groups, weight=weight, bias=bias, eps=EPSILON).y
     theirs = evaluate("GroupNormalization", [x, weight, bias], 21, num_groups=groups, epsilon=EPSILON)
     # The evaluator computes the statistics of this operator in float32, whatever comes in.
-    torch.testing.assert_close(ours, theirs.double(), rtol=1e-5, atol=1e-5)
+    agrees("group_norm", "onnx GroupNormalization", ours, theirs.double(), 1e-5)
 
 
 def test_rms_norm() -> None:
@@ -88,7 +89,7 @@ def test_rms_norm() -> None:
     x, (weight, _) = draw("tokens", 50, c=6), per_channel(6, 51)
     ours = METHODS["rms_norm"](x, "tokens", weight=weight, eps=EPSILON).y
     theirs = evaluate("RMSNormalization", [x, weight], 23, axis=-1, epsilon=EPSILON)
-    torch.testing.assert_close(ours, theirs.double(), rtol=1e-6, atol=1e-6)
+    agrees("rms_norm", "onnx RMSNormalization", ours, theirs.double(), 1e-6)
 
 
 def test_local_response_norm_of_this_evaluator_is_no_oracle() -> None:

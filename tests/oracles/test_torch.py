@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from agreement import agrees
 from cases import draw, learned
 from torch import Tensor, nn
 from torch.nn import functional
@@ -28,6 +29,17 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "weight_standardization": {"eps": 1e-5, "eps_place": "outside", "unbiased": True},  # the authors' code
     "clip_by_global_norm": {"max_norm": 1.0, "norm_type": 2.0, "eps": 1e-6},  # torch's clipping by norm
     "clip_by_value": {"clip_value": 1.0, "lower": None, "upper": None},
+}
+
+MODULES = {
+    "batch_norm": "torch.nn.BatchNorm",
+    "instance_norm": "torch.nn.InstanceNorm",
+    "layer_norm": "torch.nn.LayerNorm",
+    "rms_norm": "torch.nn.RMSNorm",
+    "group_norm": "torch.nn.GroupNorm",
+    "positional_norm": "torch.nn.LayerNorm over channels",
+    "local_response_norm": "torch.nn.LocalResponseNorm",
+    "weight_norm": "torch.nn.utils.parametrizations.weight_norm",
 }
 
 Fill = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
@@ -103,11 +115,9 @@ def test_values_and_gradients_are_torchs(
     weights = draw(layout, 32, **changed)
     ours = method(x, layout, eps=1e-3, **settings, **tensors).y
     theirs = oracle(x, tensors.get("weight"), tensors.get("bias"))
-    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
     inputs = [x, *tensors.values()]
-    pairs = (torch.autograd.grad((y * weights).sum(), inputs) for y in (ours, theirs))
-    for mine, other in zip(*pairs, strict=True):
-        torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-9)
+    sides = ([y, *torch.autograd.grad((y * weights).sum(), inputs)] for y in (ours, theirs))
+    agrees(key, MODULES[key], *sides)
 
 
 @pytest.mark.parametrize("per_channel", [True, False])
@@ -118,7 +128,7 @@ def test_layer_norm_with_a_gain_for_each_channel_is_group_norm_with_one_group(la
     weight, bias = (torch.randn(shape, generator=torch.Generator().manual_seed(s)).double() for s in (1, 2))
     ours = METHODS["layer_norm"](x, layout, weight=weight, bias=bias).y
     oracle = functional.group_norm(x, 1, weight, bias) if per_channel else functional.layer_norm(x, shape, weight, bias)
-    torch.testing.assert_close(ours, oracle, rtol=1e-9, atol=1e-9)
+    agrees("layer_norm", "torch.nn.GroupNorm" if per_channel else "torch.nn.LayerNorm", ours, oracle)
 
 
 @pytest.mark.parametrize("layout", ["vector", *SPACE])
@@ -133,9 +143,7 @@ def test_evaluation_is_torchs(key: str, layout: str) -> None:
     settings = {"track_running_stats": True, "training": False}
     ours = METHODS[key](x, layout, state=state, weight=weight, bias=bias, **settings)
     theirs = functional.batch_norm(x, mean, var, weight, bias, training=False)
-    torch.testing.assert_close(ours.y, theirs, rtol=1e-9, atol=1e-9)
-    grads = [torch.autograd.grad(y.sum(), x)[0] for y in (ours.y, theirs)]
-    torch.testing.assert_close(*grads, rtol=1e-9, atol=1e-9)
+    agrees(key, MODULES[key], *([y, *torch.autograd.grad(y.sum(), x)] for y in (ours.y, theirs)))
     assert ours.state is state
 
 
@@ -148,9 +156,8 @@ def test_local_response_norm_is_torchs(size: int, layout: str) -> None:
     # The vector layout has no spatial axis, and torch wants one.
     wide = x[..., None] if x.ndim == 2 else x
     theirs = functional.local_response_norm(wide, size, **settings).reshape(x.shape)
-    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
-    grads = [torch.autograd.grad((y * x.detach().cos()).sum(), x)[0] for y in (ours, theirs)]
-    torch.testing.assert_close(*grads, rtol=1e-9, atol=1e-9)
+    sides = ([y, *torch.autograd.grad((y * x.detach().cos()).sum(), x)] for y in (ours, theirs))
+    agrees("local_response_norm", MODULES["local_response_norm"], *sides)
 
 
 @pytest.mark.parametrize("dim", [0, None])
@@ -170,11 +177,10 @@ def test_weight_norm_is_torchs(layout: str, dim: int | None) -> None:
             change = torch.rand(one.shape, generator=torch.Generator().manual_seed(38), dtype=torch.float64)
             one.mul_(change + 0.5)
             other.mul_(change.reshape(other.shape) + 0.5)
-    torch.testing.assert_close(ours.weight, theirs.weight, rtol=1e-9, atol=1e-9)
     for module in modules:
         (module.weight * weight.cos()).sum().backward()
-    torch.testing.assert_close(gain.grad.reshape(-1), other_gain.grad.reshape(-1), rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(direction.grad, other_direction.grad, rtol=1e-9, atol=1e-9)
+    mine = [ours.weight, gain.grad.reshape(-1), direction.grad]
+    agrees("weight_norm", MODULES["weight_norm"], mine, [theirs.weight, other_gain.grad.reshape(-1), other_direction.grad])
 
 
 def test_every_layout_of_the_standard_methods_has_an_oracle() -> None:

@@ -1,0 +1,73 @@
+"""What is this method? Everything about one of them, generated from its spec and measured."""
+
+import streamlit as st
+
+from explorer import controls, reference
+from explorer.region_view import View, hero
+from normcore import METHODS, snippet
+from normcore.core import LETTERS
+
+controls.begin()
+with st.sidebar:
+    key = controls.pick("Method", list(METHODS), "key", "batch_norm")
+    method = METHODS[key]
+    layout = controls.pick("Layout", list(method.layouts), "layout", reference.layout_of(method))
+    st.caption(f"axes ({' '.join(LETTERS[layout])})")
+    st.page_link("../pages/catalogue.py", label="All methods", icon=":material/grid_view:")
+    if method.family != "gradient":
+        chosen = {"layout": layout, "method" if method.family == "activation" else "weight_method": [key]}
+        st.page_link(
+            "../pages/regions.py", label="On a tensor of your own", icon=":material/view_in_ar:", query_params=chosen
+        )
+for sentence in controls.notices():
+    st.warning(sentence, icon=":material/info:")
+
+paper = method.paper
+shape = tuple(reference.describe_sizes(layout).values())
+settings = reference.fitting(method, shape, layout)
+words, picture = st.columns([6, 5], gap="large")
+with words:
+    st.title(method.name)
+    link = f"[arXiv:{paper.arxiv}](https://arxiv.org/abs/{paper.arxiv})" if paper.arxiv else ""
+    st.caption(f"{paper.authors}, {paper.year}. *{paper.title}*. {link}")
+    st.markdown(f"**What it does.** {reference.first_sentence(method)}")
+    st.markdown(f"**Why.** {method.why}")
+    st.latex(reference.written(method, layout))
+    if reference.explanation(method):
+        st.markdown(reference.explanation(method))
+    st.markdown(reference.modes(method))
+with picture:
+    hero(method, View(shape, layout, True, None, False, False), settings)
+
+st.subheader("Settings and tensors")
+left, right = st.columns(2, gap="large")
+with left:
+    reference.parameters(method)
+with right:
+    reference.layer_tensors(method)
+
+st.subheader("What it equals, and what it does not feel")
+left, right = st.columns(2, gap="large")
+with left:
+    for sentence in reference.equalities(method) or ["No identity with another method is declared."]:
+        st.markdown(sentence)
+with right:
+    reference.invariances(method, layout)
+
+st.subheader("Who checked it, and what it costs")
+left, right = st.columns(2, gap="large")
+with left:
+    reference.oracles(method)
+with right:
+    reference.cost(method)
+
+st.subheader("Code")
+ours, plain, file, cite = st.tabs(["normcore", "PyTorch", "Source", "Citation"], key="code", bind="query-params")
+with ours:
+    st.code(snippet.in_normcore(method, shape, layout, **settings), language="python")
+with plain:
+    st.code(snippet.in_pytorch(method, shape, layout, **settings), language="python")
+with file:
+    st.code(reference.source(method), language="python")
+with cite:
+    st.code(reference.citation(method), language="bibtex")
