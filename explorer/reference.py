@@ -12,7 +12,7 @@ from typing import Any
 import streamlit as st
 
 from explorer.compute import changed
-from normcore import METHODS, describe, formula
+from normcore import METHODS, describe, formula, snippet
 from normcore.core import LETTERS, Divides, Method, Param, axis_sizes
 from normcore.figures.regions import region_blocks
 from normcore.figures.thumbnail import thumbnail
@@ -169,6 +169,17 @@ def cost(method: Method) -> None:
         rows = [(where, f"{c['forward']:.1f}", f"{c['backward']:.1f}") for where, c in costs.items()]
         st.markdown(_table(("Tensor", "Forward, in copies", "Forward and backward"), rows))
         st.caption("Time in units of one copy of the same tensor, from `make bench`.")
+
+
+def equivalent(method: Method, library: str, shape: Sequence[int], layout: str, settings: Mapping[str, Any]) -> None:
+    """The same in another library, with momentum and axes converted."""
+    code = snippet.in_other(method, library, shape, layout, **settings)
+    if code is None:
+        st.caption("Not known to be there; the PyTorch form translates line by line.")
+        return
+    st.code(code, language="python")
+    if method.state:
+        st.caption("Momentum is the weight of the old value there, and of the new one in PyTorch and here.")
 
 
 def citation(method: Method) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from normcore.core import Bound, Divides, Method, axis_sizes
 
+LIBRARIES = {"keras": ["import keras"], "flax": ["import flax.linen", "import jax"]}
 MODULES = {"linear": "Linear", "conv1d": "Conv1d", "conv2d": "Conv2d", "conv3d": "Conv3d"}
 
 
@@ -47,6 +48,41 @@ def in_pytorch(method: Method, shape: Sequence[int], layout: str, training: bool
     """The same in plain PyTorch, without normcore; it defines ``y``."""
     sizes = axis_sizes(shape, layout)
     complete = method.settings(settings, sizes)
+    names, bounds = _names(method, sizes, layout, training, complete)
+    if method.family == "activation":
+        head = [f"x = torch.randn{tuple(shape)!r}  # {' '.join(sizes)}"]
+    elif method.family == "weight":
+        head = [f"module = {_module(shape, layout)}"]
+    else:
+        head = _gradient(shape)
+    tail = ["y = parameters[0].grad"] if method.family == "gradient" else []
+    if method.state and training and [bound.size for bound in bounds] == [1]:
+        head = ["# PyTorch refuses this while training: there is one value for each statistic.", *head]
+    template = method.pytorch if isinstance(method.pytorch, str) else method.pytorch(complete | {"training": training})
+    return "\n".join(["import torch", "", *head, template.format(**names), *tail])
+
+
+def in_other(
+    method: Method, library: str, shape: Sequence[int], layout: str, training: bool = True, **settings: Any
+) -> str | None:
+    """The same in Keras or JAX (Flax), on the same axes; None where the library does not have it.
+
+    Their momentum is the weight of the *old* value, one less the weight of the new one in PyTorch and here.
+    """
+    if library not in method.elsewhere:
+        return None
+    sizes = axis_sizes(shape, layout)
+    names, _ = _names(method, sizes, layout, training, method.settings(settings, sizes))
+    head = [*LIBRARIES[library], "import numpy", ""]
+    head.append(f'x = numpy.random.default_rng(0).standard_normal({tuple(shape)!r}, "float32")  # {" ".join(sizes)}')
+    return "\n".join([*head, method.elsewhere[library].format(**names)])
+
+
+def _names(
+    method: Method, sizes: Mapping[str, int], layout: str, training: bool, complete: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[Bound]]:
+    """What the placeholders of a template stand for, and the regions."""
+    shape = tuple(sizes.values())
     last = layout == "tokens"
     space = tuple(i for i, letter in enumerate(sizes) if letter not in "nc")
     bounds = [b for b in method.bound(shape, layout, **complete) if isinstance(b, Bound)]
@@ -70,17 +106,9 @@ def in_pytorch(method: Method, shape: Sequence[int], layout: str, training: bool
         "reduced": tuple(reduced),
         "features": tuple(shape[axis] for axis in reduced),
     }
-    if method.family == "activation":
-        head = [f"x = torch.randn{tuple(shape)!r}  # {' '.join(sizes)}"]
-    elif method.family == "weight":
-        head = [f"module = {_module(shape, layout)}"]
-    else:
-        head = _gradient(shape)
-    tail = ["y = parameters[0].grad"] if method.family == "gradient" else []
-    if method.state and training and [bound.size for bound in bounds] == [1]:
-        head = ["# PyTorch refuses this while training: there is one value for each statistic.", *head]
-    template = method.pytorch if isinstance(method.pytorch, str) else method.pytorch(complete | {"training": training})
-    return "\n".join(["import torch", "", *head, template.format(**names), *tail])
+    momentum = complete.get("momentum")
+    names["old_share"] = round(1 - momentum, 12) if momentum is not None else None
+    return names, bounds
 
 
 def _features(method: Method, sizes: Mapping[str, int], layout: str) -> str:

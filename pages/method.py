@@ -62,11 +62,15 @@ with right:
     reference.cost(method)
 
 st.subheader("Code")
-ours, plain, file, cite = st.tabs(["normcore", "PyTorch", "Source", "Citation"], key="code", bind="query-params")
+names = ["normcore", "PyTorch", "Keras", "JAX (Flax)", "Source", "Citation"]
+ours, plain, keras, flax, file, cite = st.tabs(names, key="code", bind="query-params")
 with ours:
     st.code(snippet.in_normcore(method, shape, layout, **settings), language="python")
 with plain:
     st.code(snippet.in_pytorch(method, shape, layout, **settings), language="python")
+for tab, library in ((keras, "keras"), (flax, "flax")):
+    with tab:
+        reference.equivalent(method, library, shape, layout, settings)
 with file:
     st.code(reference.source(method), language="python")
 with cite:

@@ -1,12 +1,16 @@
 """The code that pages offer to copy runs, and both forms of it compute the same."""
 
+import os
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from cases import every_method, modes, samples, shape_of
 
 from normcore import METHODS, Method, snippet
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
 
 
 def run(code: str) -> torch.Tensor:
@@ -36,6 +40,35 @@ def test_both_forms_compute_the_same(method: Method, layout: str) -> None:
                     run(plain)  # PyTorch refuses what normcore answers with the bias and a warning
                 continue
             torch.testing.assert_close(run(ours), run(plain), rtol=2e-5, atol=2e-5)
+
+
+OTHERS = [
+    pytest.param(method, library, layout, id=f"{method.key}-{library}-{layout}")
+    for method in METHODS.values()
+    for library in method.elsewhere
+    for layout in method.layouts
+]
+
+
+@pytest.mark.parametrize(("method", "library", "layout"), OTHERS)
+def test_keras_and_flax_compute_the_same(method: Method, library: str, layout: str) -> None:
+    shape = shape_of(layout, n=4, c=4, h=3, w=3, l=5)
+    for settings in [{}, {"eps": 1e-3}]:
+        for training in modes(method) if method.default("track_running_stats") else (True,):
+            code = snippet.in_other(method, library, shape, layout, training, **settings)
+            assert code is not None
+            names: dict[str, Any] = {}
+            exec(code, names)
+            mode = {"training": training} if method.state else {}
+            ours = method(torch.from_numpy(names["x"]), layout, **settings, **mode).y
+            torch.testing.assert_close(torch.tensor(np.asarray(names["y"])), ours, rtol=2e-5, atol=2e-5)
+
+
+def test_momentum_is_turned_around_for_keras_and_flax() -> None:
+    for library in ("keras", "flax"):
+        code = snippet.in_other(METHODS["batch_norm"], library, (4, 6, 4, 4), "image", momentum=0.3)
+        assert code is not None and "momentum=0.7" in code
+    assert snippet.in_other(METHODS["ghost_batch_norm"], "keras", (4, 6, 4, 4), "image") is None
 
 
 @pytest.mark.parametrize("name", ["track_running_stats", "num_groups"])

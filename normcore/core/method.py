@@ -42,8 +42,10 @@ class Method:
         state: The tensors that its layer remembers.
         context: The tensors that come with the input: a mask, labels, a style. What one left out stands for, the
             function says.
-        invariant_to: "scale" or "shift": multiplying a region by a positive number, or adding one, changes nothing.
+        invariant_to: "scale" or "shift": multiplying a region by a positive number, or adding one, changes nothing;
+            a function of the settings where they decide it.
         equals: Other methods that it coincides with, and when.
+        elsewhere: The same in other libraries ("keras", "flax"), as code with the same placeholders.
         builds_on: The earlier methods whose shortcoming it answers, by their keys.
     """
 
@@ -58,8 +60,9 @@ class Method:
     affine: Mapping[str, Slot] = field(default_factory=dict)
     state: Mapping[str, Slot] = field(default_factory=dict)
     context: Mapping[str, Slot] = field(default_factory=dict)
-    invariant_to: frozenset[str] = frozenset()
+    invariant_to: frozenset[str] | Callable[[Mapping[str, Any]], frozenset[str]] = frozenset()
     equals: tuple[Identity, ...] = ()
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
     builds_on: tuple[str, ...] = ()
 
     @cached_property
@@ -103,6 +106,12 @@ class Method:
     def default(self, name: str) -> Any:
         """The default of a setting, or None where there is no such setting."""
         return next((param.default for param in self.params if param.name == name), None)
+
+    def invariances(self, **settings: Any) -> frozenset[str]:
+        """What it is invariant to under these settings, the others at their defaults."""
+        if isinstance(self.invariant_to, frozenset):
+            return self.invariant_to
+        return self.invariant_to({param.name: param.default for param in self.params} | settings)
 
     @cached_property
     def inputs(self) -> frozenset[str]:

@@ -65,6 +65,13 @@ METHOD = Method(
     pytorch="norm = torch.nn.BatchNorm{nd}({c}, eps={eps}, momentum={momentum}, "
     "track_running_stats={track_running_stats}).train({training})\n"
     "y = norm({x}){back}",
+    elsewhere={
+        "keras": "norm = keras.layers.BatchNormalization(axis={channel}, momentum={old_share}, epsilon={eps})\n"
+        "y = norm(x, training={training})  # its running variance divides by n",
+        "flax": "norm = flax.linen.BatchNorm(use_running_average=not {training}, axis={channel},\n"
+        "    momentum={old_share}, epsilon={eps}, use_fast_variance=False)  # its running variance divides by n\n"
+        "y, state = norm.init_with_output(jax.random.key(0), x)",
+    },
     affine=GAIN_AND_BIAS,
     state=RUNNING,
     invariant_to=frozenset({"scale", "shift"}),

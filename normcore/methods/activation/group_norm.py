@@ -35,6 +35,13 @@ METHOD = Method(
     formula=r"\frac{<x> - <mean>}{\sqrt{<var> + <eps>}}",
     pytorch="norm = torch.nn.GroupNorm({num_groups}, {c}, eps={eps})\ny = norm({x}){back}",
     sizes={"g": "num_groups"},
+    elsewhere={
+        "keras": "norm = keras.layers.GroupNormalization(groups={num_groups}, axis={channel}, epsilon={eps})\n"
+        "y = norm(x)",
+        "flax": "norm = flax.linen.GroupNorm(num_groups={num_groups}, epsilon={eps}, use_fast_variance=False)\n"
+        "y, state = norm.init_with_output(jax.random.key(0), numpy.moveaxis(x, {channel}, -1))\n"
+        "y = numpy.moveaxis(y, -1, {channel})",
+    },
     affine=GAIN_AND_BIAS,
     invariant_to=frozenset({"scale", "shift"}),
     equals=(

@@ -64,6 +64,11 @@ METHOD = Method(
     pytorch="norm = torch.nn.InstanceNorm{nd}({c}, eps={eps}, momentum={momentum}, "
     "track_running_stats={track_running_stats}).train({training})\n"
     "y = norm({x}){back}",
+    elsewhere={
+        "keras": "norm = keras.layers.GroupNormalization(groups=-1, axis={channel}, epsilon={eps})\ny = norm(x)",
+        "flax": "norm = flax.linen.InstanceNorm(epsilon={eps}, feature_axes={channel}, use_fast_variance=False)\n"
+        "y, state = norm.init_with_output(jax.random.key(0), x)",
+    },
     affine=GAIN_AND_BIAS,
     state=RUNNING,
     invariant_to=frozenset({"scale", "shift"}),

@@ -28,6 +28,12 @@ METHOD = Method(
     "own features need neither, and are the same in training and evaluation.",
     formula=r"\frac{<x> - <mean>}{\sqrt{<var> + <eps>}}",
     pytorch="norm = torch.nn.LayerNorm({features}, eps={eps})\ny = norm(x)",
+    elsewhere={
+        "keras": "norm = keras.layers.LayerNormalization(axis={reduced}, epsilon={eps})\ny = norm(x)",
+        "flax": "norm = flax.linen.LayerNorm(epsilon={eps}, reduction_axes={reduced}, feature_axes={reduced},\n"
+        "    use_fast_variance=False)\n"
+        "y, state = norm.init_with_output(jax.random.key(0), x)",
+    },
     affine={"weight": Slot("c ...", 1.0), "bias": Slot("c ...", 0.0)},
     invariant_to=frozenset({"scale", "shift"}),
     equals=(

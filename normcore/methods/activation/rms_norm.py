@@ -25,6 +25,12 @@ METHOD = Method(
     "Most large language models use it.",
     formula=r"\frac{<x>}{\sqrt{<mean_square> + <eps>}}",
     pytorch="y = x * torch.rsqrt(x.square().mean(dim={reduced}, keepdim=True) + {eps})",
+    elsewhere={
+        "keras": "norm = keras.layers.RMSNormalization(epsilon={eps})  # on the last axis\n"
+        "y = numpy.moveaxis(norm(numpy.moveaxis(x, {channel}, -1)), -1, {channel})",
+        "flax": "norm = flax.linen.RMSNorm(epsilon={eps}, reduction_axes={channel}, feature_axes={channel})\n"
+        "y, state = norm.init_with_output(jax.random.key(0), x)",
+    },
     affine=GAIN,
     invariant_to=frozenset({"scale"}),
 )
