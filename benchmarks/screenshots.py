@@ -10,6 +10,8 @@ SHOTS = {
     "home-light": ("/", 1440, 900, "light"),
     "regions-light": ("/regions", 1440, 900, "light"),
     "regions-dark": ("/regions?light=one+element&n=1&c=2&h=1&w=1", 1440, 900, "dark"),
+    "catalogue-light": ("/catalogue", 1440, 900, "light"),
+    "method-light": ("/method?key=group_norm", 1440, 900, "light"),
     "regions-phone": ("/regions?method=group_norm", 390, 844, "light"),
 }
 

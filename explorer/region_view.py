@@ -1,6 +1,6 @@
 """One method's column on the Regions page: its picture, its counts, its warnings, its arithmetic, its code."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -119,7 +119,7 @@ def numbers(method: Method, settings: dict[str, Any], view: View) -> None:
         element += (
             f", for which element {probe.index} of a small tensor of the same structure, {_sizes(probe.shape)}, stands"
         )
-    learned = f", with {_plain_parameters(method)}" if method.affine else ""
+    learned = f", with {_plain_parameters(method, complete)}" if method.affine else ""
     state = (
         f" The running state has seen {BATCHES} batches."
         if complete.get("track_running_stats") and not view.training
@@ -128,11 +128,14 @@ def numbers(method: Method, settings: dict[str, Any], view: View) -> None:
     st.caption(f"{element}{learned}. {legend[:1].upper()}{legend[1:]}{'.' if legend else ''}{state}")
 
 
-def _plain_parameters(method: Method) -> str:
+def _plain_parameters(method: Method, settings: Mapping[str, Any]) -> str:
     """The values of what is learned in the numbers shown."""
     names = {"weight": "γ = 1", "bias": "β = 0", "gain": "a gain of 1"}
-    others = [name for name in method.affine if name not in names]
-    return " and ".join([names[name] for name in method.affine if name in names] + (["equal shares"] if others else []))
+    said = [names[name] for name in method.affine if name in names]
+    for name, slot in method.affine.items():
+        if name not in names and not name.endswith("_weight"):
+            said.append(f"{name} = {settings[slot.init] if isinstance(slot.init, str) else slot.init}")
+    return " and ".join(said + (["equal shares"] if any(name.endswith("_weight") for name in method.affine) else []))
 
 
 def flat_views(methods: Sequence[Method], settings: dict[str, dict[str, Any]], view: View) -> None:
@@ -170,8 +173,10 @@ def _statistic(method: Method, bounds: Sequence[Any]) -> int:
 
 
 def _kept_words(bound: Any) -> list[str]:
-    """The axes that tell the regions apart, in words."""
-    return [] if isinstance(bound, Window) else [describe.AXIS_WORDS[letter] for letter in bound.letters]
+    """What tells the regions apart, in words: their axes, or that each element has a window of its own."""
+    if isinstance(bound, Window):
+        return ["window" if bound.times == 1 else "window of windows"]
+    return [describe.AXIS_WORDS[letter] for letter in bound.letters]
 
 
 @dataclass(frozen=True)

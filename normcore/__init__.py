@@ -3,10 +3,13 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from normcore.cells import LayerNormGRUCell, LayerNormLSTMCell, LayerNormRNNCell, RecurrentBatchNormLSTMCell
 from normcore.clipper import Clipper, ClipReport, clipper
+from normcore.convert import Conversion, ConversionReport, convert
 from normcore.core import Bound, Method, NormcoreError, Normed, Region, Window
 from normcore.describe import Finding, diagnose
 from normcore.influence import influence
+from normcore.initialization import data_dependent_init
 from normcore.layer import NormLayer, layer, reparametrize
 from normcore.registry import METHODS
 
@@ -19,14 +22,22 @@ __all__ = [
     "Bound",
     "ClipReport",
     "Clipper",
+    "Conversion",
+    "ConversionReport",
     "Finding",
+    "LayerNormGRUCell",
+    "LayerNormLSTMCell",
+    "LayerNormRNNCell",
     "Method",
     "NormLayer",
     "NormcoreError",
     "Normed",
+    "RecurrentBatchNormLSTMCell",
     "Region",
     "Window",
     "clipper",
+    "convert",
+    "data_dependent_init",
     "diagnose",
     "influence",
     "layer",

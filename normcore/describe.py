@@ -5,7 +5,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from normcore.core import AXIS_WORDS, LETTERS, Bound, Divides, Identity, Method, Region, Window, axis_sizes, plural
+from normcore.core import (
+    AXIS_WORDS,
+    LETTERS,
+    Bound,
+    Divides,
+    Identity,
+    Method,
+    Part,
+    Region,
+    Window,
+    axis_sizes,
+    counts,
+    plural,
+)
 from normcore.registry import METHODS, method
 
 KINDS = (
@@ -27,7 +40,7 @@ def kind(norm: Method) -> str:
         return "Without statistics"
     if any(isinstance(region, Window) for region in norm.regions):
         return "In a neighborhood"
-    batch = any(isinstance(r, Region) and not set(r.axes[0]) <= set(r.kept) for r in norm.regions)
+    batch = any(isinstance(r, Region | Part) and not set(r.axes[0]) <= set(r.kept) for r in norm.regions)
     return "Across the batch" if batch else "Within a sample"
 
 
@@ -47,10 +60,10 @@ def headline(norm: Method, shape: Sequence[int], layout: str, training: bool = T
     return "; ".join([used, learned(norm, shape, layout, **settings), remembered(norm, shape, layout, settings)])
 
 
-def statistics(bounds: Sequence[Bound | Window]) -> str:
+def statistics(bounds: Sequence[Bound | Window | Part]) -> str:
     """How many statistics there are, and over how many values each."""
     counts = []
-    for bound in bounds:
+    for bound in (bound for bound in bounds if bound.count):
         if isinstance(bound, Window):
             counts.append(f"{plural(bound.count, 'statistic')}, each over up to {plural(bound.size, 'value')}")
         else:
@@ -62,24 +75,37 @@ def statistics(bounds: Sequence[Bound | Window]) -> str:
 def learned(norm: Method, shape: Sequence[int], layout: str, **settings: Any) -> str:
     """How many parameters a layer learns; a slot that starts from the weight has one for each region."""
     sizes = _feature_sizes(norm, shape, layout)
+    sizes |= counts(norm.settings(settings, axis_sizes(shape, layout)))
     slots = norm.affine.values()
-    counts = [
+    numbers = [
         norm.bound(shape, layout, **settings)[0].count if callable(slot.init) else math.prod(slot.shape(sizes))
         for slot in slots
     ]
-    if not counts:
+    if not numbers:
         return "nothing learned"
-    terms = [f"{counts.count(n)} × {n:,}" if counts.count(n) > 1 else f"{n:,}" for n in dict.fromkeys(counts)]
-    return f"{' + '.join(terms)} learned parameter{'' if sum(counts) == 1 else 's'}"
+    terms = [f"{numbers.count(n)} × {n:,}" if numbers.count(n) > 1 else f"{n:,}" for n in dict.fromkeys(numbers)]
+    return f"{' + '.join(terms)} learned parameter{'' if sum(numbers) == 1 else 's'}"
+
+
+STORED = {
+    "var": "variance",
+    "whitening": "whitening matrix",
+    "mean_square": "mean square",
+    "deviation": "mean distance from it",
+}
 
 
 def remembered(norm: Method, shape: Sequence[int], layout: str, settings: Mapping[str, Any]) -> str:
     """What a layer carries from batch to batch."""
     tracks = settings.get("track_running_stats", norm.default("track_running_stats"))
-    if not (norm.state and tracks):
+    if not norm.state or tracks is False:
         return "running state: none"
+    if norm.family == "weight":
+        return f"running state: {' and '.join(norm.state)}"
     sizes = axis_sizes(shape, layout)
-    return f"running state: mean and variance of {plural(sizes['c'], 'channel')}"
+    names = [name.removeprefix("running_") for name in norm.state if name.startswith("running_")]
+    kept = " and ".join(STORED.get(name, name) for name in names)
+    return f"running state: {kept} of {plural(sizes['c'], 'channel')}"
 
 
 def coincidences(norm: Method, shape: Sequence[int], layout: str, training: bool = True, **settings: Any) -> list[str]:
@@ -119,6 +145,7 @@ def _sentence(norm: Method, identity: Identity, shape: Sequence[int], layout: st
     other = METHODS[identity.other]
     conditions = [f"{plural(size, AXIS_WORDS[axis])}" for axis, size in identity.sizes.items()]
     conditions += [_setting(norm, name, settings[name], sizes) for name in identity.settings]
+    conditions += [f"no {name}" for name in norm.context if name not in other.context]
     others = Identity.resolve(identity.other_settings, sizes)
     with_settings = " and ".join(_setting(other, name, value, sizes) for name, value in others.items())
     target = f"{other.name} with {with_settings}" if others else other.name
@@ -146,19 +173,24 @@ def diagnose(
     bound = bounds[0] if len(bounds) == 1 else None
     if not isinstance(bound, Bound):
         return ()
-    sentence = _degeneration(norm, bound, bool(settings.get("unbiased", norm.default("unbiased"))))
+    sentence = _degeneration(norm, bound, settings)
     return (Finding(sentence, _remedy(norm, bound, shape, layout, settings)),) if sentence else ()
 
 
-def _degeneration(norm: Method, bound: Bound, unbiased: bool) -> str | None:
+def _degeneration(norm: Method, bound: Bound, settings: Mapping[str, Any]) -> str | None:
     """What a region of one or two values comes to."""
-    if bound.size == 1 and "shift" in norm.invariant_to:
+    invariances = norm.invariances(**settings)
+    if bound.size == 1 and "shift" in invariances:
         left = "the output is the bias alone" if "bias" in norm.affine else "the output is 0"
         return f"Every region holds one value: subtracting its mean erases it, and {left}."
-    if bound.size == 1 and "scale" in norm.invariant_to:
+    if bound.size == 1 and "scale" in invariances:
+        if isinstance(norm.formula, str) and "<var" in norm.formula:
+            return "Every region holds one value: its variance is 0, and the value is divided by the root of ε alone."
         return "Every region holds one value: dividing it by its own size leaves only the sign."
-    if bound.size == 2 and "shift" in norm.invariant_to:
-        end = "0.71" if unbiased else "1"
+    defaults = {param.name: param.default for param in norm.params}
+    formula = norm.formula if isinstance(norm.formula, str) else norm.formula(defaults | dict(settings))
+    if bound.size == 2 and "shift" in invariances and "<var" in formula:
+        end = "0.71" if settings.get("unbiased", norm.default("unbiased")) else "1"
         return f"Every region holds two values: unless ε is larger than they differ, they become +{end} and −{end}."
     return None
 

@@ -1,6 +1,7 @@
 """Modules around methods: a layer for activations, a parametrization for weights."""
 
 import numbers
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,7 +9,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from normcore.core import LETTERS, Method, NormcoreError, Slot, counts, new_tensor
+from normcore.core import (
+    LETTERS,
+    Bound,
+    Method,
+    NormcoreError,
+    Normed,
+    Part,
+    Slot,
+    Window,
+    bounds_of,
+    counts,
+    new_tensor,
+)
 from normcore.registry import method
 
 
@@ -29,20 +42,47 @@ class NormLayer(nn.Module):
         self.tracks = bool(norm.state) and settings.get("track_running_stats", True)
         for name, slot in norm.state.items():
             self.register_buffer(name, self._new(slot) if self.tracks else None)
+        self._fixed = {**settings, **({"layout": layout} if "layout" in norm.inputs else {})}
+        self._checked: tuple[Any, ...] = ()
 
     def _new(self, slot: Slot) -> Tensor:
-        return new_tensor(slot, self.features | counts(self.settings))
+        return new_tensor(slot, self.features | counts(self.settings), settings=self.settings)
 
     def forward(self, x: Tensor, **context: Tensor) -> Tensor:
         """Normalizes x, shaped by the layout; in training mode the running state takes a step.
 
         `context` are the tensors that the method takes beside its input, by name: see its `context`.
         """
-        arguments: dict[str, Any] = {name: getattr(self, name) for name in self.method.affine}
-        if self.method.state:
+        norm = self.method
+        arguments: dict[str, Any] = {**self._fixed, **context}
+        for name in norm.affine:
+            arguments[name] = getattr(self, name)
+        if norm.state:
             arguments["training"] = self.training
         if self.tracks:
-            arguments["state"] = {name: getattr(self, name) for name in self.method.state}
+            state = arguments["state"] = {name: getattr(self, name) for name in norm.state}
+        if torch.compiler.is_compiling():
+            normed = norm.fn(x, *self._bounds(x), **arguments)
+        elif context or self._checked != self._signature(x):
+            normed = self._apply_checked(x, arguments, context)
+        else:
+            normed = norm.fn(x, *self._bound, **arguments)
+        if self.tracks and self.training:
+            for name, value in normed.state.items():
+                state[name].copy_(value)
+        return normed.y
+
+    def _signature(self, x: Any) -> tuple[Any, ...]:
+        """All that the checks of an input look at."""
+        return (x.shape, x.dtype, x.device, x.layout, self.training) if isinstance(x, Tensor) else (x,)
+
+    def _bounds(self, x: Tensor) -> tuple[Bound | Window | Part, ...]:
+        training = self.training or not self.method.state
+        shape = tuple(operator.index(size) for size in x.shape)
+        return bounds_of(self.method.fn.__module__, shape, self.layout, training, tuple(self.settings.items()))
+
+    def _apply_checked(self, x: Tensor, arguments: dict[str, Any], context: Mapping[str, Tensor]) -> Normed:
+        """The method with all its checks; the next input like this one goes without."""
         if not isinstance(x, Tensor):
             raise NormcoreError(f"{self.method.key}: x is {type(x).__name__}; it must be a floating-point tensor")
         given = dict(zip(LETTERS[self.layout], x.shape, strict=False))
@@ -53,12 +93,9 @@ class NormLayer(nn.Module):
         if wrong:
             made, found = (", ".join(f"{letter}={of[letter]}" for letter in wrong) for of in (self.features, given))
             raise NormcoreError(f"{self.method.key}: x has {found}; this layer was made for {made}")
-        normed = self.method(x, self.layout, **self.settings, **arguments, **context)
-        if self.tracks and self.training:
-            with torch.no_grad():
-                for name, value in normed.state.items():
-                    self.get_buffer(name).copy_(value)
-        return normed.y
+        normed = self.method(x, **{"layout": self.layout, **arguments})
+        self._checked, self._bound = self._signature(x), self._bounds(x)
+        return normed
 
     def reset_running_stats(self) -> None:
         """Puts the running state back to that of a new layer."""
@@ -130,7 +167,8 @@ class _Reparametrization(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         beside: dict[str, Any] = dict(self.named_parameters())
         if self.method.state:
-            beside |= {"state": dict(self.named_buffers()), "training": self.training}
+            # Copies: the next step must not change what a gradient that is still to come was computed from.
+            beside |= {"state": {name: b.clone() for name, b in self.named_buffers()}, "training": self.training}
         normed = self.method(weight, **self.settings, **beside)
         if self.training:
             with torch.no_grad():

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any
 
 import pytest
@@ -9,13 +10,15 @@ import torch
 from torch import Tensor
 
 from normcore import METHODS, Method
-from normcore.core import LETTERS, Bound, Divides, OneOf, Slot, Window, new_tensor
+from normcore.core import LETTERS, Bound, Divides, OneOf, Slot, Window, counts, new_tensor
 
 SIZES = {"n": 4, "c": 4, "t": 3, "l": 3, "d": 2, "h": 2, "w": 2, "o": 4, "i": 3}
 ACTIVATIONS = [method for method in METHODS.values() if method.family == "activation"]
 WEIGHTS = [method for method in METHODS.values() if method.family == "weight"]
 GRADIENTS = [method for method in METHODS.values() if method.family == "gradient"]
 TENSORS = ACTIVATIONS + WEIGHTS
+PLAIN: dict[str, dict[str, Any]] = {"ada_norm": {"k": 0.0}, "batch_renorm": {"rmax": 1.0, "dmax": 0.0}}
+"""Settings that turn off what a method does beside normalizing, with a gradient that is not the values' derivative."""
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -55,6 +58,7 @@ def learned(method: Method, x: Tensor, layout: str, settings: dict[str, Any], se
     """Random values for all that the method's layer learns."""
     generator = torch.Generator().manual_seed(seed)
     sizes = dict(zip(LETTERS[layout], x.shape, strict=True))
+    sizes |= counts(method.settings(settings, sizes))
 
     def shape(slot: Slot) -> tuple[int, ...]:
         if callable(slot.init):
@@ -67,16 +71,23 @@ def learned(method: Method, x: Tensor, layout: str, settings: dict[str, Any], se
     }
 
 
-def remembered(method: Method, channels: int, seed: int = 2) -> dict[str, Tensor]:
-    """A running state somewhere along the way."""
+def remembered(
+    method: Method, channels: int, settings: dict[str, Any] | None = None, seed: int = 2, like: Tensor | None = None
+) -> dict[str, Tensor]:
+    """A running state somewhere along the way; that of a weight method comes from another weight `like` this one."""
     generator = torch.Generator().manual_seed(seed)
-    state = {
-        name: new_tensor(slot, {"c": channels}, torch.empty(0, dtype=torch.float64))
-        for name, slot in method.state.items()
-    }
-    for name in ("running_mean", "running_var"):
+    if method.family == "weight":
+        assert like is not None
+        other = torch.randn(like.shape, generator=generator, dtype=torch.float64)
+        bounds = method.bound(like.shape, **(settings or {}))
+        return {name: slot.init(other, *bounds) for name, slot in method.state.items() if callable(slot.init)}
+    sizes = {"c": channels} | counts(method.settings(settings or {}, {"c": channels}))
+    state = {name: new_tensor(slot, sizes, torch.empty(0, dtype=torch.float64)) for name, slot in method.state.items()}
+    if "num_batches_tracked" in state:
+        state["num_batches_tracked"] += 3  # the first batch counts in full with some
+    for name in ("running_mean", "running_var", "running_whitening"):
         if name in state:
-            state[name] = torch.rand(channels, generator=generator, dtype=torch.float64) + 0.5
+            state[name] = torch.rand(state[name].shape, generator=generator, dtype=torch.float64) + 0.5
     return state
 
 
@@ -98,14 +109,21 @@ def modes(method: Method) -> tuple[bool, ...]:
 def constant_on(tensor: Tensor, bounds: tuple[Bound | Window, ...]) -> bool:
     """Whether a tensor has one value in each region."""
     for bound in bounds:
-        if isinstance(bound, Window):
-            return False
+        if not isinstance(bound, Bound):
+            whole, rows = tensor.expand(bound.shape), product(*map(range, bound.shape))
+            if any((whole[_slices(bound, row)] != whole[row]).any() for row in rows):
+                return False
+            continue
         ids = bound.ids().reshape(-1)
         values = tensor.expand(bound.shape).reshape(-1)
         first = torch.empty(bound.count, dtype=values.dtype).scatter_(0, ids.flip(0), values.flip(0))
         if not torch.equal(first[ids], values):
             return False
     return True
+
+
+def _slices(bound: Window, index: tuple[int, ...]) -> tuple[slice, ...]:
+    return tuple(slice(start, stop) for start, stop in bound.box(index))
 
 
 def _cases(methods: list[Method]) -> Iterator[Any]:

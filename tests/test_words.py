@@ -32,7 +32,7 @@ def test_learned_and_remembered_are_what_the_layer_holds(method: Method, layout:
     features = tuple(sizes[letter] for letter in method.feature_letters(layout))
     layer = normcore.layer(method.key, features if len(features) > 1 else features[0], layout)
     said = describe.learned(method, shape, layout)
-    terms = [part.split(" × ") for part in said.removesuffix(" learned parameters").split(" + ")]
+    terms = [part.split(" × ") for part in said.removesuffix("s").removesuffix(" learned parameter").split(" + ")]
     counted = (
         0 if said == "nothing learned" else sum(math.prod(int(n.replace(",", "")) for n in term) for term in terms)
     )
@@ -145,7 +145,10 @@ def evaluate(latex: str) -> float:
         (r"\sqrt{", "root({"),
         (r"\min", "min"),
         (r"\max", "max"),
+        (r"\tanh", "tanh"),
+        (r"\operatorname{erf}", "erf"),
         (r"\infty", "inf"),
+        (r"\pi", "pi"),
     ):
         latex = latex.replace(found, meant)
     text, i, closers = "", 0, []
@@ -169,7 +172,16 @@ def evaluate(latex: str) -> float:
                 text, i = text + closing, i + 1
         else:
             text, i = text + latex[i], i + 1
-    return float(eval(text, {"div": lambda a, b: a / b, "root": math.sqrt, "min": min, "max": max, "inf": math.inf}))
+    known = {
+        "div": lambda a, b: a / b,
+        "root": math.sqrt,
+        "e": math.e,
+        "min": min,
+        "max": max,
+        "inf": math.inf,
+        "pi": math.pi,
+    }
+    return float(eval(text, known | {"tanh": math.tanh, "erf": math.erf}))
 
 
 @every_method

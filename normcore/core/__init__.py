@@ -1,15 +1,20 @@
 """The vocabulary that every method is written in (torch and the standard library only)."""
 
 from normcore.core.axes import AXIS_WORDS, LAYOUTS, LETTERS, axis_sizes, plural
+from normcore.core.blocks import root
+from normcore.core.context import along_samples, chosen_rows, standardize_counted
 from normcore.core.domains import FLAG, Divides, Domain, OneOf, Range
 from normcore.core.errors import NormcoreError
 from normcore.core.facts import Identity, Normed, Paper, Param
-from normcore.core.method import EMPTY, Method
-from normcore.core.parameters import Epsilon, EpsilonPlace, GhostBatchSize, Groups, Momentum
+from normcore.core.method import EMPTY, Method, bounds_of
+from normcore.core.parameters import Classes, Epsilon, EpsilonPlace, GhostBatchSize, Groups, Momentum
+from normcore.core.part import Part
 from normcore.core.region import Bound, Region
-from normcore.core.running import apply_running, track
+from normcore.core.running import apply_running, average, remembered_variance, track
 from normcore.core.slots import GAIN, GAIN_AND_BIAS, RUNNING, Slot, counts, new_tensor
-from normcore.core.statistics import affine, along_channels, center, rescale, root, standardize, variance, widen
+from normcore.core.statistics import affine, along_channels, center, rescale, standardize, variance, widen
+from normcore.core.switching import switch, switching_code
+from normcore.core.whitening import RUNNING_WHITENING, InverseRoot, whiten
 from normcore.core.window import Window
 
 __all__ = [
@@ -21,7 +26,9 @@ __all__ = [
     "LAYOUTS",
     "LETTERS",
     "RUNNING",
+    "RUNNING_WHITENING",
     "Bound",
+    "Classes",
     "Divides",
     "Domain",
     "Epsilon",
@@ -29,6 +36,7 @@ __all__ = [
     "GhostBatchSize",
     "Groups",
     "Identity",
+    "InverseRoot",
     "Method",
     "Momentum",
     "NormcoreError",
@@ -36,22 +44,32 @@ __all__ = [
     "OneOf",
     "Paper",
     "Param",
+    "Part",
     "Range",
     "Region",
     "Slot",
     "Window",
     "affine",
     "along_channels",
+    "along_samples",
     "apply_running",
+    "average",
     "axis_sizes",
+    "bounds_of",
     "center",
+    "chosen_rows",
     "counts",
     "new_tensor",
     "plural",
+    "remembered_variance",
     "rescale",
     "root",
     "standardize",
+    "standardize_counted",
+    "switch",
+    "switching_code",
     "track",
     "variance",
+    "whiten",
     "widen",
 ]

@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Annotated, Any, get_origin
 
 import torch
@@ -15,12 +15,15 @@ from normcore.core.axes import LAYOUTS, LETTERS, PARENT, SPATIAL, axis_sizes, ch
 from normcore.core.domains import FLAG, Domain, check
 from normcore.core.errors import NormcoreError
 from normcore.core.facts import Identity, Normed, Paper, Param
+from normcore.core.part import Part
 from normcore.core.region import Bound, Region
 from normcore.core.slots import Slot, counts, new_tensor
 from normcore.core.window import Window
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 EMPTY: Mapping[str, Any] = MappingProxyType({})
+KEPT = SimpleNamespace()
+"""Bound regions of compiled layers, by name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +46,8 @@ class Method:
         context: The tensors that come with the input: a mask, labels, a style. What one left out stands for, the
             function says.
         invariant_to: "scale" or "shift": multiplying a region by a positive number, or adding one, changes nothing;
-            a function of the settings where they decide it.
+            "channel shift": even where each channel is given a number of its own. A function of the settings where they
+            decide it.
         equals: Other methods that it coincides with, and when.
         elsewhere: The same in other libraries ("keras", "flax"), as code with the same placeholders.
         builds_on: The earlier methods whose shortcoming it answers, by their keys.
@@ -51,7 +55,7 @@ class Method:
 
     fn: Callable[..., Normed]
     name: str
-    regions: tuple[Region | Window, ...]
+    regions: tuple[Region | Window | Part, ...]
     paper: Paper
     why: str
     formula: str | Callable[[Mapping[str, Any]], str]
@@ -138,7 +142,7 @@ class Method:
 
     def bound(
         self, shape: Sequence[int], layout: str | None = None, training: bool = True, **settings: Any
-    ) -> tuple[Bound | Window, ...]:
+    ) -> tuple[Bound | Window | Part, ...]:
         """The regions for one shape, one a statistic that is computed from the tensor (none for pointwise methods).
 
         With `training` false, statistics that come from a running average drop out.
@@ -170,7 +174,7 @@ class Method:
             raise NormcoreError(f"{self.key}: layout={name!r} is not defined for it; try {', '.join(self.layouts)}")
         return name
 
-    def _chosen(self, layout: str, settings: Mapping[str, Any]) -> list[Region | Window]:
+    def _chosen(self, layout: str, settings: Mapping[str, Any]) -> list[Region | Window | Part]:
         return [
             region
             for region in self.regions
@@ -179,7 +183,7 @@ class Method:
 
     def _bind(
         self, shape: tuple[int, ...], layout: str, settings: Mapping[str, Any], training: bool
-    ) -> tuple[tuple[Bound | Window, ...], dict[str, Any]]:
+    ) -> tuple[tuple[Bound | Window | Part, ...], dict[str, Any]]:
         try:
             return _bind_cached(self, shape, layout, training, tuple(settings), *settings.values())
         except TypeError:  # a setting that cannot be hashed cannot be valid either: say so without the cache
@@ -270,10 +274,30 @@ def gradients(key: str, given: Any) -> list[Tensor]:
     return tensors
 
 
+def bounds_of(
+    module: str, shape: tuple[int, ...], layout: str, training: bool, settings: tuple[tuple[str, Any], ...]
+) -> tuple[Bound | Window | Part, ...]:
+    """The regions of the method in a module, running ones included."""
+    if torch.compiler.is_compiling():
+        found: tuple[Bound | Window | Part, ...] = getattr(KEPT, _keep(module, shape, layout, training, settings))
+        return found
+    return _method_of(module)._bind(shape, layout, dict(settings), training)[0]
+
+
+@torch.compiler.assume_constant_result
+def _keep(
+    module: str, shape: tuple[int, ...], layout: str, training: bool, settings: tuple[tuple[str, Any], ...]
+) -> str:
+    """Under which name the regions are kept: a compiler follows no binding, but takes a name for a constant."""
+    name = f"bounds_{len(vars(KEPT))}"
+    setattr(KEPT, name, _method_of(module)._bind(shape, layout, dict(settings), training)[0])
+    return name
+
+
 @lru_cache(maxsize=1024, typed=True)
 def _bind_cached(
     method: Method, shape: tuple[int, ...], layout: str, training: bool, names: tuple[str, ...], *values: Any
-) -> tuple[tuple[Bound | Window, ...], dict[str, Any]]:
+) -> tuple[tuple[Bound | Window | Part, ...], dict[str, Any]]:
     try:
         sizes = axis_sizes(shape, layout)
     except NormcoreError as error:
@@ -287,4 +311,4 @@ def _bind_cached(
         complete, whole = method.settings(given, sizes), {}
     factors = {letter: complete[name] for letter, name in method.sizes.items()} | whole
     chosen = method._chosen(layout, complete)
-    return tuple(r.bind(shape, **(complete if isinstance(r, Window) else factors)) for r in chosen), complete
+    return tuple(r.bind(shape, **(factors if isinstance(r, Region) else complete)) for r in chosen), complete

@@ -8,4 +8,5 @@ Epsilon = Annotated[float, Range(0.0, 1.0, usual=(1e-12, 1e-1), logarithmic=True
 Momentum = Annotated[float | None, Range(0.0, 1.0, none="cumulative average")]
 Groups = Annotated[int, Divides("c", "group", "channel")]
 GhostBatchSize = Annotated[int, Divides("n", "ghost batch", "sample", counts_members=True)]
+Classes = Annotated[int, Range(1, usual=(1, 10), integer=True)]
 EpsilonPlace = Annotated[str, OneOf(("inside", "outside"))]

@@ -16,18 +16,10 @@ from torch import Tensor
 
 from normcore.core.axes import LETTERS, PARENT, check_shape
 from normcore.core.errors import NormcoreError
+from normcore.core.factors import Axes, Factor, groups_of, merge, spreading, tail_of
 
 Factors = tuple[str, ...]
 SPATIAL_BY_RANK: dict[int, Factors] = {0: (), 1: ("l",), 2: ("h", "w"), 3: ("d", "h", "w")}
-
-
-@dataclass(frozen=True)
-class Factor:
-    """A part of a tensor axis: ``g`` and ``k`` of ``(g k)``. Kept factors tell regions apart; the others are shared."""
-
-    letter: str
-    size: int
-    kept: bool
 
 
 @dataclass(frozen=True)
@@ -106,6 +98,10 @@ class Region:
         return tuple(Factor(f, known[f], f in self.kept or (spatial and f in ("l", "d", "h", "w"))) for f in factors)
 
 
+def _derived() -> Any:
+    return field(init=False, repr=False, compare=False)
+
+
 @dataclass(frozen=True)
 class Bound:
     """A region held against a shape: `count` regions of `size` elements each. Every question about it is a method.
@@ -115,48 +111,44 @@ class Bound:
     """
 
     shape: tuple[int, ...]
-    factors: tuple[tuple[Factor, ...], ...]
+    factors: Axes
+    split_shape: tuple[int, ...] = _derived()
+    reduced: tuple[int, ...] = _derived()
+    """The dimensions of the split view that share a statistic."""
+    region_shape: tuple[int, ...] = _derived()
+    letters: tuple[str, ...] = _derived()
+    """The letters of the kept factors, one for each axis of `region_shape`."""
+    count: int = _derived()
+    size: int = _derived()
+    merged: tuple[str, tuple[int, ...]] = _derived()
+    """The split view with like neighbors merged, axes of one dropped: ``("KR", (8, 128))``, K kept, R reduced."""
+    channel_axis: int = _derived()
+    """Which axis of the tensor the channels lie on; with weights the first."""
+    tail: tuple[int, ...] = _derived()
+    """The last axes, where these alone are reduced: the shape that a layer norm kernel takes."""
+    groups: tuple[int, int, int, int] | None = _derived()
+    """Samples, channels, positions and groups, where a group norm kernel computes the region."""
+    _spreading: tuple[tuple[int, ...], ...] = _derived()
 
-    @cached_property
-    def split_shape(self) -> tuple[int, ...]:
-        return tuple(factor.size for axis in self.factors for factor in axis)
-
-    @cached_property
-    def reduced(self) -> tuple[int, ...]:
-        """The dimensions of the split view that share a statistic."""
-        return tuple(i for i, factor in enumerate(f for axis in self.factors for f in axis) if not factor.kept)
-
-    @cached_property
-    def region_shape(self) -> tuple[int, ...]:
-        return tuple(factor.size for axis in self.factors for factor in axis if factor.kept)
-
-    @cached_property
-    def letters(self) -> Factors:
-        """The letters of the kept factors, one for each axis of `region_shape`."""
-        return tuple(factor.letter for axis in self.factors for factor in axis if factor.kept)
-
-    @cached_property
-    def count(self) -> int:
-        return math.prod(self.region_shape)
-
-    @cached_property
-    def size(self) -> int:
-        return math.prod(self.shape) // self.count
-
-    @cached_property
-    def merged(self) -> tuple[str, tuple[int, ...]]:
-        """The split view with like neighbors merged, axes of one dropped: ``("KR", (8, 128))``, K kept, R reduced."""
-        kinds = ""
-        sizes: list[int] = []
-        for factor in (f for axis in self.factors for f in axis):
-            kind = "K" if factor.kept else "R"
-            if factor.size == 1:
-                continue
-            if kinds.endswith(kind):
-                sizes[-1] *= factor.size
-            else:
-                kinds, sizes = kinds + kind, [*sizes, factor.size]
-        return kinds, tuple(sizes)
+    def __post_init__(self) -> None:
+        every = [factor for axis in self.factors for factor in axis]
+        kept = [factor for factor in every if factor.kept]
+        count = math.prod(factor.size for factor in kept)
+        found = {
+            "split_shape": tuple(factor.size for factor in every),
+            "reduced": tuple(i for i, factor in enumerate(every) if not factor.kept),
+            "region_shape": tuple(factor.size for factor in kept),
+            "letters": tuple(factor.letter for factor in kept),
+            "count": count,
+            "size": math.prod(self.shape) // count,
+            "merged": merge(self.factors),
+            "channel_axis": next((i for i, axis in enumerate(self.factors) if axis[0].letter in ("c", "g")), 0),
+            "tail": tail_of(self.factors),
+            "groups": groups_of(self.factors),
+            "_spreading": spreading(self.factors),
+        }
+        for name, value in found.items():
+            object.__setattr__(self, name, value)
 
     def split(self, x: Tensor) -> Tensor:
         """The tensor with one dimension a factor: ``(n c h w)`` becomes ``(n g k h w)``."""
@@ -168,20 +160,22 @@ class Bound:
 
     def spread(self, statistic: Tensor) -> Tensor:
         """A statistic shaped by the kept factors, reshaped so that it broadcasts against the tensor."""
-        statistic = statistic.reshape([f.size if f.kept else 1 for axis in self.factors for f in axis])
-        mixed = [{f.kept for f in axis if f.size > 1} == {True, False} for axis in self.factors]
-        if any(mixed):
-            pairs = zip(self.factors, mixed, strict=True)
-            statistic = statistic.expand([f.size if f.kept or m else 1 for axis, m in pairs for f in axis])
-        return statistic.reshape(
-            [
-                math.prod(f.size for f in axis) if m else math.prod(f.size for f in axis if f.kept)
-                for axis, m in zip(self.factors, mixed, strict=True)
-            ]
-        )
+        *before, last = self._spreading
+        if before:
+            single, repeated = before
+            statistic = statistic.reshape(single).expand(repeated)
+        return statistic.reshape(last)
+
+    def lay(self, parameter: Tensor) -> Tensor:
+        """A parameter of shape (c) or (c h w), reshaped so that it broadcasts against the split view."""
+        last = self.channel_axis + parameter.ndim
+        within = [self.channel_axis <= axis < last for axis, split in enumerate(self.factors) for _ in split]
+        return parameter.reshape([size if here else 1 for here, size in zip(within, self.split_shape, strict=True)])
 
     def gather(self, statistic: Tensor) -> Tensor:
         """The reverse of `spread`: one value a region from a statistic that broadcasts against the tensor."""
+        if statistic.numel() == self.count:
+            return statistic.reshape(self.region_shape)
         whole = self.split(statistic.expand(self.shape))
         return whole[tuple(slice(None) if f.kept else 0 for axis in self.factors for f in axis)]
 

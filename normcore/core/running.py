@@ -1,11 +1,13 @@
 """Running averages: what a method remembers of the batches it has seen. Nothing is changed in place."""
 
 from collections.abc import Mapping
+from functools import partial
 
 from torch import Tensor
+from torch.nn import functional
 
 from normcore.core.region import Bound
-from normcore.core.statistics import Statistics, affine, along_channels, widen
+from normcore.core.statistics import Later, Statistics, along_channels, cast, center, variance, widen
 
 State = Mapping[str, Tensor]
 
@@ -17,17 +19,45 @@ def track(state: State, region: Bound, stats: Statistics, momentum: float | None
     averages them into a single step. A variance counts with the n - 1 estimator, as in PyTorch (TensorFlow, Keras and
     the ONNX operator use n). With momentum None every batch counts the same: ``momentum = 1 / batches seen``.
     """
-    mean, var, seen = state["running_mean"], state["running_var"], state["num_batches_tracked"]
+    moments = stats.moments if isinstance(stats, Later) else None
+    if moments and region.letters == ("c",):
+        return average(state, dict(zip(("running_mean", "running_var"), moments, strict=True)), momentum)
+    channels, dtype = state["running_mean"].shape[-1], state["running_mean"].dtype
     unbiased = (
         stats["var_unbiased"] if "var_unbiased" in stats else stats["var"] * (region.size / (region.size - 1 or 1))
     )
-    news = (region.gather(s).detach().to(mean.dtype).reshape(-1, len(mean)) for s in (stats["mean"], unbiased))
-    rows = (new.mean(0, keepdim=True) if pooled else new for new in news)
-    for new_mean, new_var in zip(*(row.unbind(0) for row in rows), strict=True):
-        seen = seen + 1
-        share = seen.to(mean.dtype).reciprocal() if momentum is None else momentum
-        mean, var = (1 - share) * mean + share * new_mean, (1 - share) * var + share * new_var
-    return {"running_mean": mean, "running_var": var, "num_batches_tracked": seen}
+    news = [cast(region.gather(s), dtype).reshape(-1, channels) for s in (stats["mean"], unbiased)]
+    means, variances = ((new.mean(0),) if pooled else new.unbind(0) for new in news)
+    for mean, var in zip(means, variances, strict=True):
+        state = average(state, {"running_mean": mean, "running_var": var}, momentum)
+    return state
+
+
+def average(state: State, news: Statistics, momentum: float | None) -> State:
+    """The state after one more batch: each running average in `news` moves to its new value by the share `momentum`."""
+    seen = state["num_batches_tracked"] + 1
+    moved = {"num_batches_tracked": seen}
+    for name, new in news.items():
+        old = state[name]
+        share = seen.to(old.dtype).reciprocal() if momentum is None else momentum
+        moved[name] = old.lerp(cast(new.detach(), old.dtype), share)
+    return {**state, **moved}
+
+
+def remembered_variance(
+    x: Tensor, region: Bound, state: State, training: bool, tracks: bool, momentum: float | None
+) -> tuple[Statistics, State]:
+    """The variance of each channel for a method that keeps no mean: the batch's, or in evaluation the running one.
+
+    Returns:
+        One statistic, `var` or `running_var`, and the state after this batch.
+    """
+    if tracks and not training:
+        return {"running_var": along_channels(state["running_var"].to(x.dtype), region)}, state
+    var = variance(center(x, region)[0], region)
+    if tracks:
+        state = average(state, {"running_var": var * (region.size / (region.size - 1 or 1))}, momentum)
+    return {"var": region.spread(var)}, state
 
 
 def apply_running(
@@ -35,6 +65,11 @@ def apply_running(
 ) -> tuple[Tensor, Statistics]:
     """Evaluation: ``(x - running_mean) / sqrt(running_var + eps) * weight + bias``, one fixed line for each channel."""
     wide = widen(x)
-    mean, var = (along_channels(state[name].to(wide.dtype), region) for name in ("running_mean", "running_var"))
-    y = affine((wide - mean) * (var + eps).rsqrt(), region, weight, bias)
-    return y.to(x.dtype), {"running_mean": mean, "running_var": var}
+    mean, var = cast(state["running_mean"], wide.dtype), cast(state["running_var"], wide.dtype)
+    fixed = (mean, var, cast(weight, wide.dtype), cast(bias, wide.dtype), False, 0.0, eps)
+    if region.channel_axis == 1:
+        y = functional.batch_norm(wide, *fixed)
+    else:
+        y = functional.batch_norm(wide.flatten(0, -2), *fixed).reshape(x.shape)
+    ways = {"running_mean": partial(along_channels, mean, region), "running_var": partial(along_channels, var, region)}
+    return cast(y, x.dtype), Later(ways)

@@ -1,16 +1,46 @@
-"""The mathematics that methods share, each piece through PyTorch's own fused kernel where one fits its region."""
+"""The mathematics that methods share, through PyTorch's own fused kernels or in blocks that fit the cache."""
 
 import math
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from normcore.core.axes import LETTERS
+from normcore.core.blocks import Recipe, scale_regions
+from normcore.core.kernels import fused, fused_rms
 from normcore.core.region import Bound
 
 Statistics = Mapping[str, Tensor]
 HALF = (torch.float16, torch.bfloat16)
+Optional = TypeVar("Optional", Tensor, Tensor | None)
+
+
+class Later(Mapping[str, Tensor]):
+    """Statistics by name, each worked out when it is first asked for: most calls want the result alone.
+
+    `moments` are the mean and the variance, divided by n - 1, one value a region, where a kernel gave both.
+    """
+
+    def __init__(self, ways: Mapping[str, Callable[[], Tensor]], moments: tuple[Tensor, Tensor] | None = None) -> None:
+        self._ways, self.moments = ways, moments
+        self._found: dict[str, Tensor] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._found:
+            self._found[name] = self._ways[name]().detach()
+        return self._found[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._ways
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ways)
+
+    def __len__(self) -> int:
+        return len(self._ways)
 
 
 def standardize(
@@ -20,98 +50,79 @@ def standardize(
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     unbiased: bool = False,
+    eps_place: str = "inside",
 ) -> tuple[Tensor, Statistics]:
     """Each region to mean 0 and variance 1: ``(x - mean) / sqrt(var + eps) * weight + bias``.
 
     `var` divides by the number of elements, or by one less with `unbiased` (a single element then has variance 0).
-    Half-precision input is computed in float32 and rounded once, at the end. Gain and bias follow the channel axis.
+    With `eps_place` "outside", ε is added to the root. Half-precision input is computed in float32 and rounded once,
+    at the end. Gain and bias follow the channel axis.
 
     Returns:
-        The result, and `mean` and `var` (`var_unbiased`) as used, in shapes that broadcast against the input.
+        The result, and `mean` and `var` (`var_unbiased`) as used, in shapes that broadcast against the input. They
+        are worked out when they are asked for, from x as it is by then.
     """
     wide = widen(x)
-    if not unbiased:
-        done = _through_kernel(wide, region, eps, weight, bias)
-        var = done.rstd.square().reciprocal() - eps
-        name = "var"
-    else:
+    if region.size > 1 and eps_place == "inside":
         # sqrt(n/(n-1)·var + eps) = sqrt(n/(n-1)) · sqrt(var + eps·(n-1)/n): the same kernels serve both estimators.
-        share = (region.size - 1 or 1) / region.size
-        done = _through_kernel(wide, region, eps * share, None, None)
-        done = done._replace(y=affine(done.y * math.sqrt(share), region, weight, bias))
-        var = done.rstd.square().reciprocal() / share - eps
-        name = "var_unbiased"
-    stats = {"mean": region.spread(done.mean).detach(), name: region.spread(var.clamp_min(0.0)).detach()}
-    return done.y.to(x.dtype), stats
+        share = (region.size - unbiased) / region.size
+        gains = (None, None) if unbiased else (cast(weight, wide.dtype), cast(bias, wide.dtype))
+        done = fused(wide, region, eps * share, *gains)
+        if done is not None:
+            y = affine(done.y * math.sqrt(share), region, weight, bias) if unbiased else done.y
+            return cast(y, x.dtype), _moments(wide, region, unbiased, done.mean, done.sample_var)
+    total = region.size - 1 or 1 if unbiased else region.size
+    recipe = Recipe(region.reduced, eps, total, centered=True, outside=eps_place == "outside")
+    y, second, mean = scale_regions(recipe, region.split(wide), *_split(weight, bias, wide, region))
+    assert mean is not None, "the recipe centers"
+    name = "var_unbiased" if unbiased else "var"
+    ways = {"mean": partial(region.spread, mean), name: partial(region.spread, second)}
+    return cast(y.reshape(x.shape), x.dtype), Later(ways)
 
 
-class _Standardized(NamedTuple):
-    y: Tensor
-    mean: Tensor
-    rstd: Tensor
+def _moments(x: Tensor, region: Bound, unbiased: bool, mean: Tensor, sample_var: Tensor | None) -> Statistics:
+    """The mean and variance by region; the variance comes from x where the kernel did not give it."""
+    x = x.detach()
+
+    def var() -> Tensor:
+        if sample_var is not None:
+            return region.spread(sample_var if unbiased else sample_var * ((region.size - 1) / region.size))
+        return region.spread(variance(x - region.spread(mean), region, unbiased))
+
+    ways = {"mean": lambda: region.spread(mean), "var_unbiased" if unbiased else "var": var}
+    return Later(ways, None if sample_var is None else (mean, sample_var))
 
 
-def _through_kernel(x: Tensor, region: Bound, eps: float, weight: Tensor | None, bias: Tensor | None) -> _Standardized:
-    """Standardizes through the kernel that fits the region's memory layout and takes this gain and bias."""
-    kinds, sizes = region.merged
-    w, b = (None if p is None else p.to(x.dtype) for p in (weight, bias))
-    given = [p for p in (w, b) if p is not None]
-    if kinds in ("", "K", "R", "KR") and all(_covers(p, x, region) for p in given):
-        flat = x.reshape(region.count, region.size)
-        w, b = (None if p is None else p.reshape(-1) for p in (w, b))
-        done = _Standardized(*torch.native_layer_norm(flat, flat.shape[1:], w, b, eps))
-    elif _groups_channels(region) and all(_by_channel(p, region, axis=1) for p in given):
-        samples, channels = x.shape[:2]
-        layout = (samples, channels, math.prod(x.shape[2:]), region.count // samples)
-        done = _Standardized(*torch.native_group_norm(x.contiguous(), w, b, *layout, eps))
-    elif kinds in ("RK", "RKR") and all(_by_channel(p, region) and region.count == len(p) for p in given):
-        flat = x.reshape(sizes)
-        if kinds == "RK":  # here this kernel loses digits to a large mean, unless it is taken out first
-            origin = flat.detach().mean(0)
-            done = _Standardized(*torch.native_batch_norm(flat - origin, w, b, None, None, True, 0.0, eps))
-            done = done._replace(mean=done.mean + origin)
-        else:
-            done = _Standardized(*torch.native_batch_norm(flat, w, b, None, None, True, 0.0, eps))
-    else:
-        centered, mean = center(x, region)
-        rstd = (region.mean(centered.square()) + eps).rsqrt()
-        return _Standardized(affine(centered * region.spread(rstd), region, weight, bias), mean, rstd)
-    return done._replace(y=done.y.reshape(x.shape))
-
-
-def _covers(parameter: Tensor, x: Tensor, region: Bound) -> bool:
-    """Whether a parameter has one value for each element of a region, in the same order."""
-    return parameter.numel() == region.size and parameter.shape == x.shape[x.ndim - parameter.ndim :]
-
-
-def _by_channel(parameter: Tensor, region: Bound, axis: int | None = None) -> bool:
-    """Whether a parameter has one value a channel (the channels lying on the given axis)."""
-    axes = region.factors if axis is None else region.factors[axis : axis + 1]
-    return parameter.ndim == 1 and any(factors[0].letter in ("c", "g") for factors in axes)
-
-
-def _groups_channels(region: Bound) -> bool:
-    """Whether the group norm kernel computes the region: blocks of channels of one sample, with all their space."""
-    samples, *others = region.factors
-    if not others or not all(factor.kept for factor in samples):
-        return False
-    channels, *space = others
-    blocks = "".join("K" if f.kept else "R" for f in channels if f.size > 1)
-    return blocks in ("", "K", "R", "KR") and not any(f.kept and f.size > 1 for axis in space for f in axis)
+def _split(weight: Tensor | None, bias: Tensor | None, x: Tensor, region: Bound) -> tuple[Tensor | None, Tensor | None]:
+    """Gain and bias laid along the channel axis of the region's split view."""
+    w, b = (None if p is None else region.lay(cast(p, x.dtype)) for p in (weight, bias))
+    return w, b
 
 
 def rescale(
-    x: Tensor, region: Bound, eps: float, weight: Tensor | None = None, bias: Tensor | None = None
+    x: Tensor,
+    region: Bound,
+    eps: float,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps_place: str = "inside",
 ) -> tuple[Tensor, Statistics]:
     """Each region to a mean square of 1, without centering: ``x / sqrt(mean(x²) + eps) * weight + bias``.
+
+    With `eps_place` "outside", ε is added to the root.
 
     Returns:
         The result, and `mean_square` as used, in a shape that broadcasts against the input.
     """
     wide = widen(x)
-    mean_square = region.spread(region.mean(wide.square()))
-    y = affine(wide * (mean_square + eps).rsqrt(), region, weight, bias)
-    return y.to(x.dtype), {"mean_square": mean_square.detach()}
+    if bias is None and eps_place == "inside":
+        y = fused_rms(wide, region, eps, cast(weight, wide.dtype))
+        if y is not None:
+            values = wide.detach()
+            return cast(y, x.dtype), Later({"mean_square": lambda: region.spread(region.mean(values.square()))})
+    recipe = Recipe(region.reduced, eps, region.size, centered=False, outside=eps_place == "outside")
+    done = scale_regions(recipe, region.split(wide), *_split(weight, bias, wide, region))
+    return cast(done.y.reshape(x.shape), x.dtype), Later({"mean_square": partial(region.spread, done.second)})
 
 
 def center(x: Tensor, region: Bound) -> tuple[Tensor, Tensor]:
@@ -125,17 +136,23 @@ def center(x: Tensor, region: Bound) -> tuple[Tensor, Tensor]:
     return centered - region.spread(rest), mean + rest
 
 
-def affine(y: Tensor, region: Bound, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+def affine(y: Tensor, region: Bound | str, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     """Gain, then bias, laid along the channel axis and the axes after it."""
     if weight is not None:
         y = y * along_channels(weight, region).to(y.dtype)
     return y if bias is None else y + along_channels(bias, region).to(y.dtype)
 
 
-def along_channels(parameter: Tensor, region: Bound) -> Tensor:
-    """A parameter of shape (c) or (c h w), reshaped so that it broadcasts against the tensor."""
-    axis = next((a for a, factors in enumerate(region.factors) if factors[0].letter in ("c", "g")), 0)
-    return parameter.reshape(parameter.shape + (1,) * (len(region.shape) - axis - parameter.ndim))
+def along_channels(parameter: Tensor, region: Bound | str) -> Tensor:
+    """A parameter of shape (c) or (c h w), reshaped so that it broadcasts against the tensor.
+
+    Where there is no region, the name of the layout says where the channels lie.
+    """
+    if isinstance(region, str):
+        after = len(LETTERS[region]) - LETTERS[region].index("c") - parameter.ndim
+    else:
+        after = len(region.shape) - region.channel_axis - parameter.ndim
+    return parameter.reshape(parameter.shape + (1,) * after)
 
 
 def variance(centered: Tensor, region: Bound, unbiased: bool = False) -> Tensor:
@@ -144,11 +161,11 @@ def variance(centered: Tensor, region: Bound, unbiased: bool = False) -> Tensor:
     return region.mean(centered.square()) * (region.size / total)
 
 
+def cast(x: Optional, dtype: torch.dtype) -> Optional:
+    """The tensor in a precision; itself where it has it, at a tenth of the price of asking torch."""
+    return x if x is None or x.dtype is dtype else x.to(dtype)
+
+
 def widen(x: Tensor) -> Tensor:
     """Half-precision tensors in float32, where all statistics are computed; others as they are."""
     return x.float() if x.dtype in HALF else x
-
-
-def root(x: Tensor) -> Tensor:
-    """The square root, with slope 0 instead of infinity at 0."""
-    return x.clamp_min(torch.finfo(x.dtype).tiny).sqrt()

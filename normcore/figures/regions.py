@@ -52,12 +52,16 @@ def region_blocks(
     picked = None if index is None else _picked(sides, index, letters)
     if influence is not None:
         table = _strengths(influence, sides, letters, index)
-    elif index is not None:
+    elif index is None:
+        outside = [(part < 0).astype(int) for part in chosen]
+        table[_combine(sides, where, letters, outside) > 0] = FADED
+    else:
         table = _lit(table, sides, where, letters, bounds, parts, index, statistic)
     notes = [note for group in sides for side in group for note in side.shortened()]
     count = int(sum(int(part.max()) for part in chosen)) + 1
     if index is None and influence is None and count > len(REGION_COLORS):
-        notes.append(f"{count:,} regions share {len(REGION_COLORS)} colors, so that colors come back")
+        what = "regions" if bounds or stored else "elements, each for itself,"
+        notes.append(f"{count:,} {what} share {len(REGION_COLORS)} colors, so that colors come back")
     return Blocks(
         axes=(axes[0], axes[1], axes[2]),
         colors=table.astype(np.uint8),
@@ -99,6 +103,7 @@ def _arrangement(letters: Sequence[str], apart: bool) -> list[list[tuple[str, ..
 
 
 def _parts(bound: Any, shape: Sequence[int]) -> list[np.ndarray]:
+    """One vector an axis: elements whose vectors agree share a statistic, and those with a negative entry have none."""
     return [np.asarray(part) for part in bound.parts] if hasattr(bound, "parts") else _own(shape)
 
 
@@ -190,10 +195,11 @@ def _lit(
     statistic: int,
 ) -> np.ndarray:
     """The regions of one element in color, smaller ones over larger ones, and all else faded."""
-    shown = np.full(colors.shape, FADED)
-    own = int(colors[_picked(sides, index, letters)])
+    shown, picked = np.full(colors.shape, FADED), _picked(sides, index, letters)
+    own = int(colors[picked])
+    shown[picked] = own
     for nth in sorted(range(len(parts)), key=lambda b: -getattr(bounds[b], "size", 1) if bounds else 0):
-        if bounds and not hasattr(bounds[nth], "parts"):
+        if bounds and hasattr(bounds[nth], "box"):
             box = bounds[nth].box(index)
             apart = [
                 ((np.arange(size) < a) | (np.arange(size) >= b)).astype(int)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from normcore.core import Bound, Method, Normed, axis_sizes
+from normcore.core import Method, Normed, axis_sizes
 from normcore.formula import numbers_at
 from normcore.influence import influence
 from normcore.registry import method
@@ -88,7 +88,7 @@ def stand_in(
     sizes, smaller = [], dict(settings)
     for axis, (letter, size) in enumerate(axis_sizes(shape, layout).items()):
         sizes.append(min(size, SMALL.get(letter, 4)))
-        split = next((b.factors[axis] for b in bounds if isinstance(b, Bound) and len(b.factors[axis]) > 1), ())
+        split = next((b.factors[axis] for b in bounds if len(b.factors[axis]) > 1), ())
         if split and sizes[-1] < size:
             parts, members = (factor.size for factor in split)
             small = _split(sizes[-1], parts, members)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from cases import (
+    PLAIN,
     SIZES,
     TENSORS,
     constant_on,
@@ -42,36 +43,47 @@ def test_invariances_hold_exactly_where_they_are_declared(method: Method, layout
     x = 0.05 * draw(layout, seed=4)
     for training in modes(method):
         for settings in structures(method, sizes_of(layout), eps=1e-30):
-            fn = function(method, layout, settings, training, **({"state": state(method)} if method.state else {}))
+            fn = function(
+                method, layout, settings, training, **({"state": state(method, settings, x)} if method.state else {})
+            )
             before, bounds = fn(x), method.bound(x.shape, layout, **settings)
             alive = training or method.bound(x.shape, layout, training=False, **settings) == bounds
             for grain in grains(layout):
                 changed = x * (0.05 + 9 * grain**2) if kind == "scale" else x + grain
-                expected = alive and kind in method.invariant_to and constant_on(grain, bounds)
+                declared, shared = method.invariances(**settings), bounds
+                if f"channel {kind}" in declared:
+                    shared = METHODS["batch_norm"].bound(x.shape, layout)
+                expected = alive and kind in declared and constant_on(grain, shared)
                 unchanged = torch.allclose(fn(changed), before, rtol=1e-8, atol=1e-9)
                 # Two values always become a plus and a minus one: only larger regions can tell.
                 if expected or all(bound.size > 2 for bound in bounds):
                     assert unchanged == expected, (settings, training, tuple(grain.shape))
 
 
-def state(method: Method) -> dict[str, Tensor]:
-    return remembered(method, SIZES["c"])
+def state(method: Method, settings: dict[str, object], like: Tensor) -> dict[str, Tensor]:
+    return remembered(method, SIZES["c"], settings, like=like)
+
+
+LENGTH_ONE = {"scaled_weight_standardization", "centered_weight_norm"}
+"""Methods whose regions get the length that others give to each element."""
 
 
 @every_tensor_method
 def test_standardized_regions_have_mean_zero_and_variance_one(method: Method, layout: str) -> None:
-    if method.invariant_to != {"scale", "shift"}:
-        return
     x = 3 + 2 * draw(layout, seed=6)
-    for settings in structures(method, sizes_of(layout), eps=1e-30):
-        bounds = method.bound(x.shape, layout, **settings)
-        if len(bounds) != 1 or bounds[0].size == 1:
+    for settings in structures(method, sizes_of(layout), eps=1e-30, **PLAIN.get(method.key, {})):
+        if method.invariances(**settings) != {"scale", "shift"}:
             continue
+        bounds = method.bound(x.shape, layout, **settings)
+        if len(bounds) != 1 or not isinstance(bounds[0], Bound) or bounds[0].size == 1:
+            continue
+        if not {"var", "var_unbiased"} & method(x, layout, **settings).stats.keys():
+            continue  # something else than the variance becomes one
         (region,) = bounds
-        assert isinstance(region, Bound)
         y = function(method, layout, settings)(x)
         complete = method.settings(settings, sizes_of(layout))
         variance = (region.size - 1) / region.size if complete.get("unbiased") else 1.0
+        variance /= region.size if method.key in LENGTH_ONE else 1
         for label in range(region.count):
             values = y[region.ids() == label]
             assert float(values.mean()) == pytest.approx(0, abs=1e-10)
@@ -116,7 +128,7 @@ def agree(
         values = []
         for training in (True, False) if method.state and other.state else (True,):
             tensors = {"weight": gain, "bias": bias} if {"weight", "bias"} <= method.inputs & other.inputs else {}
-            tensors |= {"state": state(one)} if one.state else {}
+            tensors |= {"state": state(one, given, x)} if one.state else {}
             probe = x.clone().requires_grad_(True)
             y = function(one, layout, given, training, **tensors)(probe)
             values += [y, *torch.autograd.grad((y * weights).sum(), probe)]

@@ -6,6 +6,7 @@ import pytest
 import torch
 from cases import (
     DTYPES,
+    PLAIN,
     TENSORS,
     draw,
     every_activation,
@@ -28,7 +29,7 @@ def prepared(method: Method, layout: str, x: Tensor) -> dict[str, Any]:
     """Learned tensors, and a running state where the method has one."""
     tensors: dict[str, Any] = dict(learned(method, x, layout, {}))
     if method.state:
-        tensors["state"] = remembered(method, x.shape[-1 if layout == "tokens" else 1])
+        tensors["state"] = remembered(method, x.shape[-1 if layout == "tokens" else 1], like=x)
     return tensors
 
 
@@ -36,9 +37,10 @@ def prepared(method: Method, layout: str, x: Tensor) -> dict[str, Any]:
 def test_gradients_and_second_gradients_are_those_of_finite_differences(method: Method, layout: str) -> None:
     small = {"n": 2, "t": 2, "l": 2, "d": 1, "o": 2, "i": 2}
     x = draw(layout, seed=11, **small).requires_grad_(True)
-    for training in modes(method):
+    # While power iteration moves them, its vectors are constants in the gradient: finite differences cannot agree.
+    for training in (False,) if method.key == "spectral_norm" else modes(method):
         tensors = prepared(method, layout, x.detach())
-        fn = function(method, layout, {}, training, **tensors)
+        fn = function(method, layout, PLAIN.get(method.key, {}), training, **tensors)
         assert torch.autograd.gradcheck(fn, (x,), fast_mode=True)
         assert torch.autograd.gradgradcheck(fn, (x,), fast_mode=True)
 
@@ -87,8 +89,12 @@ def test_statistics_of_half_precision_input_are_float32(method: Method, layout: 
         for training in modes(method):
             mode = {"training": training} if method.state else {}
             stats = method(x, layout, **mode).stats
-            assert stats and {s.dtype for s in stats.values()} == {expected}
+            assert {s.dtype for s in stats.values()} == {expected} or not (method.regions or stats)
             assert not any(s.requires_grad for s in method(x.requires_grad_(True), layout).stats.values())
+
+
+NOT_OF_A_REGION = {"spectral_estimate", "gram_product", "exponential_map", "cayley_map", "householder_map"}
+"""Statistics that depend on a state, or differ from element to element: the oracles speak of them."""
 
 
 @every_tensor_method
@@ -108,10 +114,19 @@ def test_statistics_are_those_of_the_declared_region(method: Method, layout: str
                 "var_unbiased": values.var(ddof=1) if values.size > 1 else 0.0,
                 "mean_square": (values**2).mean(),
                 "norm": (values**2).sum() ** 0.5,
+                "absolute_norm": abs(values).sum(),
+                "mean_deviation": abs(values - values.mean()).mean(),
+                "centered_norm": ((values - values.mean()) ** 2).sum() ** 0.5,
+                "fan_in": values.size,
+                "spectral_norm": float(torch.linalg.matrix_norm(x.flatten(1), 2)),
             }
-            for name, statistic in stats.items():
+            of_x = {name: value for name, value in stats.items() if not name.startswith(tuple(method.context))}
+            of_x = {name: value for name, value in of_x.items() if name not in NOT_OF_A_REGION}
+            for name, statistic in of_x.items():
                 got = statistic.expand(x.shape)[inside].unique()
-                assert got.numpy() == pytest.approx([expected[name]], rel=1e-9, abs=1e-12)
+                assert len(got) == 1
+                if name in expected:  # the oracles know the others
+                    assert got.numpy() == pytest.approx([expected[name]], rel=1e-9, abs=1e-12)
 
 
 @every_method
@@ -130,15 +145,16 @@ def test_memory_layout_plays_no_part_and_the_input_is_left_alone(method: Method,
         assert torch.equal(x, kept)
 
 
-STANDARDIZING = [method for method in TENSORS if {"scale", "shift"} <= method.invariant_to]
+STANDARDIZING = [method for method in TENSORS if {"scale", "shift"} <= method.invariances()]
 
 
 @pytest.mark.parametrize("method", STANDARDIZING, ids=lambda method: method.key)
 def test_a_mean_far_above_the_spread_costs_little_precision(method: Method) -> None:
     for layout in method.layouts:
         x = 1000 + 0.01 * draw(layout, seed=14, dtype=torch.float32, n=8, c=8, h=6, w=6, l=30, t=6, i=30)
-        exact = method(x.double(), layout, eps=1e-12).y
-        error = (method(x, layout, eps=1e-12).y - exact).abs().max()
+        settings = {"eps": 1e-12} if "eps" in {param.name for param in method.params} else {}
+        exact = method(x.double(), layout, **settings).y
+        error = (method(x, layout, **settings).y - exact).abs().max()
         # Neighboring float32 numbers at 1000 lie 6e-5 apart, 0.006 of the spread; PyTorch's kernels lose a few of them.
         assert float(error) < 0.02, layout
 
@@ -159,9 +175,10 @@ def test_a_constant_region_gives_the_bias_and_finite_gradients(method: Method, l
         tensors = learned(method, x.detach(), layout, {})
         y = method(x, layout, **tensors).y
         assert bool(torch.autograd.grad(y.sum(), x)[0].isfinite().all())
-        if "shift" in method.invariant_to:
+        if "shift" in method.invariances():
             axis = 2 if layout == "tokens" else 1
             bias = tensors.get("bias", torch.zeros(1, dtype=x.dtype))
+            bias = bias[0] if "labels" in method.context else bias  # without labels, all are of the first class
             wanted = bias.reshape(bias.shape + (1,) * (x.ndim - axis - bias.ndim))
             torch.testing.assert_close(y, wanted.expand(x.shape), rtol=0, atol=1e-9)
 
@@ -178,9 +195,10 @@ def test_one_element_in_each_region_stays_finite(method: Method, layout: str) ->
 
 @every_tensor_method
 def test_a_huge_epsilon_shrinks_and_a_zero_epsilon_is_exact(method: Method, layout: str) -> None:
-    if "eps" not in {param.name for param in method.params}:
+    # SpectralNorm's ε is a smallest length for the vectors of its power iteration: it is beside the point here.
+    if "eps" not in {param.name for param in method.params} or method.key == "spectral_norm":
         return
-    x = draw(layout, seed=16)
+    x = 0.1 * draw(layout, seed=16)  # with norms below 1: an ε may be a floor that larger ones never touch
     sharp, dull = (method(x, layout, eps=eps).y for eps in (0.0, 1.0))
     assert bool(sharp.isfinite().all()) or any(b.size == 1 for b in method.bound(x.shape, layout))
     assert float(dull.norm()) < float(sharp.norm())

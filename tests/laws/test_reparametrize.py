@@ -30,9 +30,12 @@ def test_the_weight_is_the_methods_value_and_gradients_flow(
     method: Method, layout: str, settings: dict[str, object]
 ) -> None:
     original = module(layout)
-    changed = reparametrize(copy.deepcopy(original), method.key, **settings)
-    starts = dict(changed.parametrizations.weight[0].named_parameters())
-    expected = method(original.weight, **settings, **starts).y
+    changed = reparametrize(copy.deepcopy(original), method.key, **settings).eval()
+    parametrization = changed.parametrizations.weight[0]
+    beside = dict(parametrization.named_parameters())
+    if method.state:
+        beside |= {"state": dict(parametrization.named_buffers()), "training": False}
+    expected = method(original.weight, **settings, **beside).y
     assert torch.equal(changed.weight, expected)
     changed.weight.square().sum().backward()
     assert all(parameter.grad is not None for name, parameter in changed.named_parameters() if "weight" in name)
@@ -42,11 +45,11 @@ def test_the_weight_is_the_methods_value_and_gradients_flow(
 def test_state_survives_and_the_parametrization_comes_off(
     method: Method, layout: str, settings: dict[str, object]
 ) -> None:
-    changed = reparametrize(module(layout), method.key, **settings)
+    changed = reparametrize(module(layout), method.key, **settings).eval()
     with torch.no_grad():
         for parameter in changed.parameters():
             parameter.mul_(1.5)
-    new = reparametrize(module(layout, seed=1), method.key, **settings)
+    new = reparametrize(module(layout, seed=1), method.key, **settings).eval()
     new.load_state_dict(changed.state_dict())
     twin = copy.deepcopy(changed)
     assert torch.equal(new.weight, changed.weight) and torch.equal(twin.weight, changed.weight)
@@ -55,7 +58,21 @@ def test_state_survives_and_the_parametrization_comes_off(
     assert torch.equal(changed.weight, value) and isinstance(changed.weight, nn.Parameter)
 
 
-@pytest.mark.parametrize("method", [m for m in WEIGHTS if m.affine], ids=lambda method: method.key)
+# A mean that is taken out cannot be put back by a gain.
+SCALING = [method for method in WEIGHTS if method.affine and "shift" not in method.invariances()]
+
+
+@pytest.mark.parametrize("method", [m for m in WEIGHTS if m.state], ids=lambda method: method.key)
+def test_what_is_remembered_is_kept_outside_training(method: Method) -> None:
+    changed = reparametrize(module("conv2d"), method.key).eval()
+    with torch.no_grad():
+        changed.parametrizations.weight.original.mul_(torch.linspace(0.5, 2, 4).double().reshape(4, 1, 1, 1))
+    before = {name: value.clone() for name, value in changed.named_buffers()}
+    assert changed.weight.isfinite().all()
+    assert before and all(torch.equal(value, before[name]) for name, value in changed.named_buffers())
+
+
+@pytest.mark.parametrize("method", SCALING, ids=lambda method: method.key)
 def test_what_is_learned_starts_where_the_weight_stays_as_it_was(method: Method) -> None:
     for settings in samples(method, "conv2d"):
         changed = module("conv2d")

@@ -33,4 +33,6 @@ def write(folder: str | None = os.environ.get("NORMCORE_ORACLES")) -> None:
 
 def _arrays(side: Any) -> list[np.ndarray]:
     parts = side if isinstance(side, list | tuple) else [side]
-    return [np.asarray(part.detach().double() if isinstance(part, Tensor) else part, dtype=np.float64) for part in parts]
+    return [
+        np.asarray(part.detach().double() if isinstance(part, Tensor) else part, dtype=np.float64) for part in parts
+    ]

@@ -20,7 +20,6 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "layer_norm": {"eps": 1e-5},  # torch.nn.LayerNorm
     "instance_norm": {"eps": 1e-5, "momentum": 0.1, "track_running_stats": False},  # torch.nn.InstanceNorm2d
     "group_norm": {"num_groups": 2, "eps": 1e-5},  # torch.nn.GroupNorm
-    "rms_norm": {"eps": 1e-6},  # T5, Llama
     "switchable_norm": {"eps": 1e-5, "momentum": 0.1, "unbiased": False, "track_running_stats": True},  # the paper
     "local_response_norm": {"size": 5, "alpha": 1e-4, "beta": 0.75, "k": 1.0},  # torch.nn.LocalResponseNorm, n = 5
     "positional_norm": {"eps": 1e-5, "unbiased": True},  # the authors' code
@@ -180,7 +179,9 @@ def test_weight_norm_is_torchs(layout: str, dim: int | None) -> None:
     for module in modules:
         (module.weight * weight.cos()).sum().backward()
     mine = [ours.weight, gain.grad.reshape(-1), direction.grad]
-    agrees("weight_norm", MODULES["weight_norm"], mine, [theirs.weight, other_gain.grad.reshape(-1), other_direction.grad])
+    agrees(
+        "weight_norm", MODULES["weight_norm"], mine, [theirs.weight, other_gain.grad.reshape(-1), other_direction.grad]
+    )
 
 
 def test_every_layout_of_the_standard_methods_has_an_oracle() -> None:

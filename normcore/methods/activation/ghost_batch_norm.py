@@ -74,4 +74,5 @@ METHOD = Method(
         Identity("batch_norm", {"ghost_batch_size": "n"}),
         Identity("instance_norm", {"ghost_batch_size": 1}, layouts=("signal", "image", "volume", "tokens")),
     ),
+    builds_on=("batch_norm",),
 )

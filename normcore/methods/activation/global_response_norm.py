@@ -62,4 +62,5 @@ METHOD = Method(
         + (" + x" if settings["residual"] else "")
     ),
     affine={"weight": Slot("c", 0.0), "bias": Slot("c", 0.0)},
+    builds_on=("local_response_norm", "layer_norm"),
 )

@@ -48,4 +48,5 @@ METHOD = Method(
         Identity("instance_norm", {"num_groups": "c"}, layouts=("signal", "image", "volume", "tokens")),
         Identity("layer_norm", {"num_groups": 1}, layouts=("vector", "signal", "image", "volume")),
     ),
+    builds_on=("batch_norm", "layer_norm", "instance_norm"),
 )

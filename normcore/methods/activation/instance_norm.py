@@ -76,4 +76,5 @@ METHOD = Method(
         Identity("group_norm", other_settings={"num_groups": "c"}),
         Identity("ghost_batch_norm", other_settings={"ghost_batch_size": 1}),
     ),
+    builds_on=("batch_norm",),
 )

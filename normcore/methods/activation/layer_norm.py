@@ -40,4 +40,5 @@ METHOD = Method(
         Identity("group_norm", other_settings={"num_groups": 1}, layouts=("vector", "signal", "image", "volume")),
         Identity("positional_norm", other_settings={"unbiased": False}, layouts=("vector", "tokens")),
     ),
+    builds_on=("batch_norm",),
 )

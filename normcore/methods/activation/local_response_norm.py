@@ -3,7 +3,6 @@
 from typing import Annotated
 
 from torch import Tensor
-from torch.nn import functional
 
 from normcore.core import Method, Normed, Paper, Range, Window, widen
 
@@ -27,12 +26,10 @@ def local_response_norm(
     Source: Krizhevsky, Sutskever and Hinton 2012 (NeurIPS).
     """
     back, ahead = neighbors.reach[1]
-    window = back + ahead + 1  # no longer than the channels reach, however large `size` is
     wide = widen(x)
-    squares = functional.pad(
-        wide.square().flatten(2)[:, None] if x.ndim > 2 else wide.square()[:, None, :, None], (0, 0, back, ahead)
-    )
-    mean_square = functional.avg_pool2d(squares, (window, 1), stride=1).reshape(x.shape) * (window / size)
+    # A product with a band of ones costs less than pooling, up to many hundred channels.
+    window = wide.new_full((x.shape[1], x.shape[1]), 1 / size).tril(ahead).triu(-back)
+    mean_square = (window @ wide.square().reshape(*x.shape[:2], -1)).reshape(x.shape)
     y = wide * (k + alpha * mean_square).pow(-beta)
     return Normed(y.to(x.dtype), {"window_mean_square": mean_square.detach()})
 
@@ -50,4 +47,5 @@ METHOD = Method(
     "at the same place is turned down.",
     formula=r"\frac{<x>}{\left(<k> + <alpha> \cdot <window_mean_square>\right)^{<beta>}}",
     pytorch="y = torch.nn.functional.local_response_norm({x3}, {size}, alpha={alpha}, beta={beta}, k={k}){back3}",
+    builds_on=("local_contrast_norm",),
 )

@@ -32,4 +32,5 @@ METHOD = Method(
     "y = (x - mean) / torch.sqrt(var + {eps})",
     invariant_to=frozenset({"scale", "shift"}),
     equals=(Identity("layer_norm", {"unbiased": False}, layouts=("vector", "tokens")),),
+    builds_on=("instance_norm",),
 )

@@ -1,8 +1,10 @@
 """Switchable normalization: a learned mixture of instance, layer and batch statistics."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from normcore.core import (
@@ -17,12 +19,8 @@ from normcore.core import (
     Paper,
     Region,
     Slot,
-    affine,
-    along_channels,
-    center,
-    track,
-    variance,
-    widen,
+    switch,
+    switching_code,
 )
 
 LAYOUTS = ("n c l", "n c h w", "n c d h w")
@@ -55,51 +53,15 @@ def switchable_norm(
     Shapes: x (n c ...); weight and bias (c); mean_weight and var_weight (3); running_mean and running_var (c).
     Source: Luo, Ren, Peng, Zhang and Li 2018, arXiv:1806.10779.
     """
-    wide = widen(x)
-    centered, by_instance = center(wide, instance)
-    instance_mean = instance.spread(by_instance)
-    instance_var = instance.spread(variance(centered, instance, unbiased))
-    means, variances = [instance_mean], [instance_var]
-    for axis in (1, 0):
-        mean = instance_mean.mean(axis, keepdim=True)
-        between = (instance_mean - mean).square()
-        means.append(mean)
-        variances.append((instance_var + between).mean(axis, keepdim=True))
-    if track_running_stats and training:
-        estimate = "var_unbiased" if unbiased else "var"  # what is n - 1 already is not corrected again
-        state = track(state, batch, {"mean": means[2], estimate: variances[2]}, momentum)
-    elif track_running_stats:
-        means[2], variances[2] = (
-            along_channels(state[k].to(wide.dtype), batch) for k in ("running_mean", "running_var")
-        )
-    mean, var = _mix(means, mean_weight), _mix(variances, var_weight)
-    y = affine((centered + (instance_mean - mean)) * (var + eps).rsqrt(), batch, weight, bias)
-    return Normed(y.to(x.dtype), {"mixed_mean": mean.detach(), "mixed_var": var.detach()}, state)
-
-
-def _mix(parts: list[Tensor], logits: Tensor | None) -> Tensor:
-    shares = parts[0].new_full((3,), 1 / 3) if logits is None else logits.to(parts[0].dtype).softmax(0)
-    first, second, third = parts
-    return shares[0] * first + shares[1] * second + shares[2] * third
+    logits, share = (mean_weight, var_weight), partial(torch.softmax, dim=0)
+    return switch(
+        x, instance, batch, logits, share, weight, bias, state, training, eps, momentum, unbiased, track_running_stats
+    )
 
 
 def _pytorch(settings: Mapping[str, Any]) -> str:
-    from_state = settings["track_running_stats"] and not settings["training"]
-    return "\n".join(
-        [
-            "mean_in, var_in = x.mean({space}, keepdim=True), x.var({space}, unbiased={unbiased}, keepdim=True)",
-            "mean_ln, mean_bn = mean_in.mean(1, keepdim=True), mean_in.mean(0, keepdim=True)",
-            "square = var_in + mean_in.square()",
-            "var_ln = square.mean(1, keepdim=True) - mean_ln.square()",
-            "mean_bn, var_bn = torch.zeros_like(mean_bn), torch.ones_like(mean_bn)  # running averages of a new layer"
-            if from_state
-            else "var_bn = square.mean(0, keepdim=True) - mean_bn.square()",
-            "share = torch.softmax(torch.ones(3), 0)  # learned, one set for the means and one for the variances",
-            "mean = share[0] * mean_in + share[1] * mean_ln + share[2] * mean_bn",
-            "var = share[0] * var_in + share[1] * var_ln + share[2] * var_bn",
-            "y = (x - mean) / torch.sqrt(var + {eps})",
-        ]
-    )
+    shares = "share = torch.softmax(torch.ones(3), 0)  # learned, one set for the means and one for the variances"
+    return switching_code(settings, shares)
 
 
 METHOD = Method(
@@ -123,4 +85,5 @@ METHOD = Method(
     affine={**GAIN_AND_BIAS, "mean_weight": Slot("3", 1.0), "var_weight": Slot("3", 1.0)},
     state=RUNNING,
     invariant_to=frozenset({"scale", "shift"}),
+    builds_on=("batch_norm", "instance_norm", "layer_norm"),
 )

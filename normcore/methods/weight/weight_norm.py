@@ -44,4 +44,5 @@ METHOD = Method(
     pytorch="module = torch.nn.utils.parametrizations.weight_norm(module, dim={dim})\ny = module.weight",
     affine={"gain": Slot("o", _norm)},
     invariant_to=frozenset({"scale"}),
+    builds_on=("batch_norm",),
 )

@@ -72,4 +72,5 @@ METHOD = Method(
         )
     ),
     invariant_to=frozenset({"scale", "shift"}),
+    builds_on=("weight_norm", "group_norm"),
 )

@@ -1,0 +1,60 @@
+"""PyTorch's own fused kernels: which of them computes a bound region, in one pass over the tensor."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from normcore.core.blocks import BLOCK
+from normcore.core.region import Bound
+
+
+class Standardized(NamedTuple):
+    """The result, and by region the mean and the variance, divided by n - 1 (None where the kernel keeps it)."""
+
+    y: Tensor
+    mean: Tensor
+    sample_var: Tensor | None = None
+
+
+def fused(x: Tensor, region: Bound, eps: float, weight: Tensor | None, bias: Tensor | None) -> Standardized | None:
+    """Each region to mean 0 and variance 1, through the kernel that takes this region, gain and bias; None if none."""
+    contiguous = x.is_contiguous()
+    if contiguous and region.tail and _shaped(region.tail, weight, bias):
+        return Standardized(*torch.native_layer_norm(x, region.tail, weight, bias, eps)[:2])
+    if not _shaped((region.shape[region.channel_axis],), weight, bias):
+        return None
+    if contiguous and region.groups and region.channel_axis == 1:
+        return Standardized(*torch.native_group_norm(x, weight, bias, *region.groups, eps)[:2])
+    if region.letters == ("c",) and region.merged[0] in ("RK", "RKR"):
+        return _batch_norm(x, region, eps, weight, bias)
+    return None
+
+
+def fused_rms(x: Tensor, region: Bound, eps: float, weight: Tensor | None) -> Tensor | None:
+    """Each region to mean square 1, through PyTorch's kernel; None where there is none, or where blocks are faster."""
+    large = x.numel() > BLOCK and x.device.type == "cpu"
+    if large or not region.tail or not x.is_contiguous() or not _shaped(region.tail, weight):
+        return None
+    return torch.rms_norm(x, region.tail, weight, eps)
+
+
+def _shaped(shape: tuple[int, ...], weight: Tensor | None, bias: Tensor | None = None) -> bool:
+    return (weight is None or weight.shape == shape) and (bias is None or bias.shape == shape)
+
+
+def _batch_norm(
+    x: Tensor, region: Bound, eps: float, weight: Tensor | None, bias: Tensor | None
+) -> Standardized | None:
+    # The variance that the kernel remembers is exact; its rstd would lose digits to eps.
+    running_mean, running_var = x.new_zeros(2, region.count).unbind()
+    remembered = (weight, bias, running_mean, running_var, True, 1.0, eps)
+    if x.is_contiguous() and region.channel_axis == 1 and x.ndim > 2:
+        return Standardized(torch.native_batch_norm(x, *remembered)[0], running_mean, running_var)
+    last = x.movedim(region.channel_axis, -1)
+    if not last.is_contiguous():
+        return None
+    flat = last.reshape(-1, region.count)
+    origin = flat.detach().mean(0)  # here the kernel loses digits to a large mean, unless it is taken out first
+    y = torch.native_batch_norm(flat - origin, *remembered)[0].reshape(last.shape)
+    return Standardized(y.movedim(-1, region.channel_axis), running_mean + origin, running_var)

@@ -1,0 +1,54 @@
+"""Adaptive layer normalization: LayerNorm whose gain and bias come from a condition, such as a time step."""
+
+from torch import Tensor
+
+from normcore.core import (
+    Bound,
+    Epsilon,
+    Identity,
+    Method,
+    Normed,
+    Paper,
+    Region,
+    Slot,
+    along_samples,
+    standardize,
+    widen,
+)
+
+
+def adaptive_layer_norm(
+    x: Tensor, features: Bound, *, scale: Tensor | None = None, shift: Tensor | None = None, eps: Epsilon = 1e-6
+) -> Normed:
+    """LayerNorm without a gain of its own, times ``1 + scale``, plus `shift`, which a network makes of a condition.
+
+    A new network gives 0 for both, which leaves LayerNorm (adaLN-Zero also multiplies the branch by a gate that starts
+    at 0: see `layer_scale`). The variance is the population's (divided by n), ε stands inside the root.
+
+    Shapes: x (n c ...) or (n t c); scale and shift (n c).
+    Source: Peebles and Xie 2022 (DiT), arXiv:2212.09748.
+    """
+    y, stats = standardize(widen(x), features, eps)
+    gain, bias = (
+        y.new_zeros(()) if part is None else along_samples(part, features).to(y.dtype) for part in (scale, shift)
+    )
+    given = {"scale_given": gain.detach(), "shift_given": bias.detach()}
+    return Normed((y * (1 + gain) + bias).to(x.dtype), {**stats, **given})
+
+
+METHOD = Method(
+    fn=adaptive_layer_norm,
+    name="AdaLN",
+    regions=(Region("n c ... -> n"), Region("n t c -> n t")),
+    paper=Paper("William Peebles, Saining Xie", "Scalable Diffusion Models with Transformers", 2022, "2212.09748"),
+    why="A diffusion model must know the time step and the class at every layer. Letting them set the gain and the "
+    "bias of each normalization costs far less than attention to them, and works better.",
+    formula=r"(1 + <scale_given>) \cdot \frac{<x> - <mean>}{\sqrt{<var> + <eps>}} + <shift_given>",
+    pytorch="scale, shift = 0.0, 0.0  # made of the condition, by sample and channel\n"
+    "norm = torch.nn.LayerNorm({features}, eps={eps}, elementwise_affine=False)\n"
+    "y = norm(x) * (1 + scale) + shift",
+    context={"scale": Slot("n c"), "shift": Slot("n c")},
+    invariant_to=frozenset({"scale", "shift"}),
+    equals=(Identity("layer_norm"),),
+    builds_on=("layer_norm", "conditional_instance_norm"),
+)

@@ -1,0 +1,90 @@
+"""EvoNorm-B1: the batch's standard deviation, or (x + 1) times the sample's own size, whichever is larger."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from normcore.core import (
+    EMPTY,
+    GAIN_AND_BIAS,
+    RUNNING,
+    Bound,
+    Epsilon,
+    Method,
+    Momentum,
+    Normed,
+    Paper,
+    Region,
+    affine,
+    remembered_variance,
+    widen,
+)
+
+LAYOUTS = ("n c l", "n c h w", "n c d h w")
+
+
+def evo_norm_b1(
+    x: Tensor,
+    batch: Bound,
+    instance: Bound,
+    *,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    state: Mapping[str, Tensor] = EMPTY,
+    training: bool = True,
+    eps: Epsilon = 1e-5,
+    momentum: Momentum = 0.1,
+    track_running_stats: bool = True,
+) -> Normed:
+    """Divides by the channel's standard deviation over the batch, or by ``x + 1`` times its own root mean square.
+
+    The larger divisor wins, which takes the place of an activation: no ReLU follows. The variance is the population's
+    (divided by n), ε stands inside the roots. In evaluation the batch's comes from a running average that remembers the
+    n - 1 estimate, as BatchNorm's does.
+
+    Shapes: x (n c l), (n c h w) or (n c d h w); weight and bias (c); running_var (c).
+    Source: Liu, Brock, Simonyan and Le 2020, arXiv:2004.02967.
+    """
+    wide = widen(x)
+    used, state = remembered_variance(wide, batch, state, training, track_running_stats, momentum)
+    (batch_var,) = used.values()
+    instance_square = instance.spread(instance.mean(wide.square()))
+    divisor = torch.maximum((batch_var + eps).sqrt(), (wide + 1) * (instance_square + eps).sqrt())
+    stats = {**used, "instance_square": instance_square}
+    y = affine(wide / divisor, batch, weight, bias).to(x.dtype)
+    return Normed(y, {name: value.detach() for name, value in stats.items()}, state)
+
+
+def _pytorch(settings: Mapping[str, Any]) -> str:
+    if settings["track_running_stats"] and not settings["training"]:
+        var = "torch.ones({column})  # the running variance of a new layer"
+    else:
+        var = "x.transpose(0, 1).flatten(1).var(1, unbiased=False).reshape({column})"
+    return f"""var = {var}
+other = (x + 1) * torch.sqrt(x.square().mean({{space}}, keepdim=True) + {{eps}})
+y = x / torch.maximum(torch.sqrt(var + {{eps}}), other)"""
+
+
+METHOD = Method(
+    fn=evo_norm_b1,
+    name="EvoNorm-B1",
+    regions=(
+        *(Region(f"{axes} -> c", running=True) for axes in LAYOUTS),
+        *(Region(f"{axes} -> n c") for axes in LAYOUTS),
+    ),
+    paper=Paper(
+        "Hanxiao Liu, Andrew Brock, Karen Simonyan, Quoc V. Le",
+        "Evolving Normalization-Activation Layers",
+        2020,
+        "2004.02967",
+    ),
+    why="The search that found EvoNorm-B0 found relatives as well: this one learns no slope, and does not center what "
+    "it measures on the sample.",
+    formula=r"\frac{<x>}{\max(\sqrt{<var> + <eps>}, (<x> + 1) \cdot \sqrt{<instance_square> + <eps>})}",
+    pytorch=_pytorch,
+    affine=GAIN_AND_BIAS,
+    state={name: RUNNING[name] for name in ("running_var", "num_batches_tracked")},
+    builds_on=("batch_norm",),
+)

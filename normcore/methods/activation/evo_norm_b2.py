@@ -1,0 +1,91 @@
+"""EvoNorm-B2: the batch's standard deviation, or the sample's own size less the value, whichever is larger."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from normcore.core import (
+    EMPTY,
+    GAIN_AND_BIAS,
+    RUNNING,
+    Bound,
+    Epsilon,
+    Method,
+    Momentum,
+    Normed,
+    Paper,
+    Region,
+    affine,
+    remembered_variance,
+    widen,
+)
+
+LAYOUTS = ("n c l", "n c h w", "n c d h w")
+
+
+def evo_norm_b2(
+    x: Tensor,
+    batch: Bound,
+    instance: Bound,
+    *,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    state: Mapping[str, Tensor] = EMPTY,
+    training: bool = True,
+    eps: Epsilon = 1e-5,
+    momentum: Momentum = 0.1,
+    track_running_stats: bool = True,
+) -> Normed:
+    """Divides by the channel's standard deviation over the batch, or by its own root mean square less ``x``.
+
+    The larger divisor wins, which takes the place of an activation: no ReLU follows. The variance is the population's
+    (divided by n), ε stands inside the roots. In evaluation the batch's comes from a running average that remembers the
+    n - 1 estimate, as BatchNorm's does.
+
+    Shapes: x (n c l), (n c h w) or (n c d h w); weight and bias (c); running_var (c).
+    Source: Liu, Brock, Simonyan and Le 2020, arXiv:2004.02967.
+    """
+    wide = widen(x)
+    used, state = remembered_variance(wide, batch, state, training, track_running_stats, momentum)
+    (batch_var,) = used.values()
+    instance_square = instance.spread(instance.mean(wide.square()))
+    divisor = torch.maximum((batch_var + eps).sqrt(), (instance_square + eps).sqrt() - wide)
+    stats = {**used, "instance_square": instance_square}
+    y = affine(wide / divisor, batch, weight, bias).to(x.dtype)
+    return Normed(y, {name: value.detach() for name, value in stats.items()}, state)
+
+
+def _pytorch(settings: Mapping[str, Any]) -> str:
+    if settings["track_running_stats"] and not settings["training"]:
+        var = "torch.ones({column})  # the running variance of a new layer"
+    else:
+        var = "x.transpose(0, 1).flatten(1).var(1, unbiased=False).reshape({column})"
+    return f"""var = {var}
+other = torch.sqrt(x.square().mean({{space}}, keepdim=True) + {{eps}}) - x
+y = x / torch.maximum(torch.sqrt(var + {{eps}}), other)"""
+
+
+METHOD = Method(
+    fn=evo_norm_b2,
+    name="EvoNorm-B2",
+    regions=(
+        *(Region(f"{axes} -> c", running=True) for axes in LAYOUTS),
+        *(Region(f"{axes} -> n c") for axes in LAYOUTS),
+    ),
+    paper=Paper(
+        "Hanxiao Liu, Andrew Brock, Karen Simonyan, Quoc V. Le",
+        "Evolving Normalization-Activation Layers",
+        2020,
+        "2004.02967",
+    ),
+    why="The search that found EvoNorm-B0 found relatives as well: this one learns no slope, and the negative "
+    "values are the ones that it divides by more.",
+    formula=r"\frac{<x>}{\max(\sqrt{<var> + <eps>}, \sqrt{<instance_square> + <eps>} - <x>)}",
+    pytorch=_pytorch,
+    affine=GAIN_AND_BIAS,
+    state={name: RUNNING[name] for name in ("running_var", "num_batches_tracked")},
+    invariant_to=frozenset({"scale"}),
+    builds_on=("batch_norm",),
+)

@@ -1,0 +1,37 @@
+"""The unit-norm constraint: the weights of each unit get length 1."""
+
+from torch import Tensor
+
+from normcore.core import Bound, Epsilon, Identity, Method, Normed, Paper, Region, root, widen
+
+
+def unit_norm_constraint(weight: Tensor, unit: Bound, *, eps: Epsilon = 1e-7) -> Normed:
+    """Divides the weights of each output unit by their L2 norm; meant for after each step.
+
+    ``w / (‖w‖ + eps)``, as in Keras. After an optimizer step, copy the result into the parameter: unlike weight
+    normalization, the lengths that the steps give are forgotten.
+
+    Shapes: weight (o i ...).
+    Source: Zhang, Ma, Li and Wu 2017, arXiv:1709.04546; the definition is that of ``keras.constraints.UnitNorm``.
+    """
+    wide = widen(weight)
+    norm = root(unit.spread(unit.mean(wide.square()) * unit.size))
+    return Normed((wide / (norm + eps)).to(weight.dtype), {"norm": norm.detach()})
+
+
+METHOD = Method(
+    fn=unit_norm_constraint,
+    name="Unit-Norm Constraint",
+    regions=(Region("o i ... -> o"),),
+    paper=Paper(
+        "Zijun Zhang, Lin Ma, Zongpeng Li, Chuan Wu", "Normalized Direction-Preserving Adam", 2017, "1709.04546"
+    ),
+    why="Before a normalization the length of a unit's weights changes no output, yet as it grows every step turns "
+    "them less. Held at length 1, they turn by what the learning rate says.",
+    formula=r"\frac{<x>}{<norm> + <eps>}",
+    pytorch="weight = module.weight\n"
+    "norm = torch.linalg.vector_norm(weight, dim={reduced}, keepdim=True)\n"
+    "y = weight / (norm + {eps})",
+    invariant_to=frozenset({"scale"}),
+    equals=(Identity("weight_norm", {"eps": 0.0}),),
+)
