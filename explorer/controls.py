@@ -159,16 +159,18 @@ def put(**values: Any) -> None:
 
 def _control(param: Param, sizes: Mapping[str, int]) -> Any:
     label = param.name.replace("_", " ").capitalize()
+    # An axis has the first claim on a letter.
+    key = f"setting_{param.name}" if param.name.lower() in USUAL else param.name
     if isinstance(param.domain, Divides):
         options = param.domain.samples(sizes)
         default = param.default if param.default in options else options[-1]
-        value = select(label, options, param.name, default)
+        value = select(label, options, key, default)
         st.caption(param.domain.describe(value, sizes))
         return value
     if isinstance(param.domain, OneOf):
-        return choose(label, [PUBLISHED, *param.domain.values], param.name, format_func=_words)
+        return choose(label, [PUBLISHED, *param.domain.values], key, format_func=_words)
     none = param.domain.none
-    return select(label, [PUBLISHED, *_points(param.domain)], param.name, PUBLISHED, lambda value: _words(value, none))
+    return select(label, [PUBLISHED, *_points(param.domain)], key, PUBLISHED, lambda value: _words(value, none))
 
 
 def _points(domain: Range) -> list[Any]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from normcore.core import (
+    EMPTY,
     LETTERS,
     Bound,
     Method,
@@ -25,7 +26,37 @@ from normcore.core import (
 from normcore.registry import method
 
 
-class NormLayer(nn.Module):
+class _MethodModule(nn.Module):
+    """A module that calls a method: an input is checked once, and those like it go straight to the mathematics."""
+
+    def __init__(self, norm: Method, layout: str, settings: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.method, self.layout, self.settings = norm, layout, settings
+        self._fixed = {**settings, **({"layout": layout} if "layout" in norm.inputs else {})}
+        self._checked: tuple[Any, ...] = ()
+
+    def _call(self, x: Tensor, arguments: Mapping[str, Any], context: Mapping[str, Tensor] = EMPTY) -> Normed:
+        arguments = {**self._fixed, **arguments, **context}
+        if torch.compiler.is_compiling():
+            return self.method.fn(x, *self._bounds(x), **arguments)
+        known = (x.shape, x.dtype, x.device, x.layout, self.training) if isinstance(x, Tensor) else (x,)
+        if known == self._checked and not context:
+            return self.method.fn(x, *self._bound, **arguments)
+        self._check(x, context)
+        normed = self.method(x, **{"layout": self.layout, **arguments})
+        self._checked, self._bound = known, self._bounds(x)
+        return normed
+
+    def _bounds(self, x: Tensor) -> tuple[Bound | Window | Part, ...]:
+        training = self.training or not self.method.state
+        shape = tuple(operator.index(size) for size in x.shape)
+        return bounds_of(self.method.fn.__module__, shape, self.layout, training, tuple(self.settings.items()))
+
+    def _check(self, x: Tensor, context: Mapping[str, Tensor]) -> None:
+        """What the method itself cannot know."""
+
+
+class NormLayer(_MethodModule):
     """A normalization layer: any activation method with its gain, bias and running state. Made by `layer`."""
 
     weight: Tensor | None
@@ -34,16 +65,13 @@ class NormLayer(nn.Module):
     def __init__(
         self, norm: Method, sizes: dict[str, int], layout: str, affine: bool, settings: dict[str, Any]
     ) -> None:
-        super().__init__()
-        self.method, self.layout, self.settings = norm, layout, settings
+        super().__init__(norm, layout, settings)
         self.features = sizes
         for name, slot in norm.affine.items():
             self.register_parameter(name, nn.Parameter(self._new(slot)) if affine else None)
         self.tracks = bool(norm.state) and settings.get("track_running_stats", True)
         for name, slot in norm.state.items():
             self.register_buffer(name, self._new(slot) if self.tracks else None)
-        self._fixed = {**settings, **({"layout": layout} if "layout" in norm.inputs else {})}
-        self._checked: tuple[Any, ...] = ()
 
     def _new(self, slot: Slot) -> Tensor:
         return new_tensor(slot, self.features | counts(self.settings), settings=self.settings)
@@ -53,36 +81,18 @@ class NormLayer(nn.Module):
 
         `context` are the tensors that the method takes beside its input, by name: see its `context`.
         """
-        norm = self.method
-        arguments: dict[str, Any] = {**self._fixed, **context}
-        for name in norm.affine:
-            arguments[name] = getattr(self, name)
-        if norm.state:
+        arguments: dict[str, Any] = {name: getattr(self, name) for name in self.method.affine}
+        if self.method.state:
             arguments["training"] = self.training
         if self.tracks:
-            state = arguments["state"] = {name: getattr(self, name) for name in norm.state}
-        if torch.compiler.is_compiling():
-            normed = norm.fn(x, *self._bounds(x), **arguments)
-        elif context or self._checked != self._signature(x):
-            normed = self._apply_checked(x, arguments, context)
-        else:
-            normed = norm.fn(x, *self._bound, **arguments)
+            arguments["state"] = {name: getattr(self, name) for name in self.method.state}
+        normed = self._call(x, arguments, context)
         if self.tracks and self.training:
             for name, value in normed.state.items():
-                state[name].copy_(value)
+                arguments["state"][name].copy_(value)
         return normed.y
 
-    def _signature(self, x: Any) -> tuple[Any, ...]:
-        """All that the checks of an input look at."""
-        return (x.shape, x.dtype, x.device, x.layout, self.training) if isinstance(x, Tensor) else (x,)
-
-    def _bounds(self, x: Tensor) -> tuple[Bound | Window | Part, ...]:
-        training = self.training or not self.method.state
-        shape = tuple(operator.index(size) for size in x.shape)
-        return bounds_of(self.method.fn.__module__, shape, self.layout, training, tuple(self.settings.items()))
-
-    def _apply_checked(self, x: Tensor, arguments: dict[str, Any], context: Mapping[str, Tensor]) -> Normed:
-        """The method with all its checks; the next input like this one goes without."""
+    def _check(self, x: Tensor, context: Mapping[str, Tensor]) -> None:
         if not isinstance(x, Tensor):
             raise NormcoreError(f"{self.method.key}: x is {type(x).__name__}; it must be a floating-point tensor")
         given = dict(zip(LETTERS[self.layout], x.shape, strict=False))
@@ -93,9 +103,6 @@ class NormLayer(nn.Module):
         if wrong:
             made, found = (", ".join(f"{letter}={of[letter]}" for letter in wrong) for of in (self.features, given))
             raise NormcoreError(f"{self.method.key}: x has {found}; this layer was made for {made}")
-        normed = self.method(x, **{"layout": self.layout, **arguments})
-        self._checked, self._bound = self._signature(x), self._bounds(x)
-        return normed
 
     def reset_running_stats(self) -> None:
         """Puts the running state back to that of a new layer."""
@@ -146,12 +153,11 @@ def _positive(size: Any) -> bool:
     return isinstance(size, numbers.Integral) and not isinstance(size, bool) and int(size) >= 1
 
 
-class _Reparametrization(nn.Module):
+class _Reparametrization(_MethodModule):
     """The module that torch's parametrization calls for the weight."""
 
     def __init__(self, norm: Method, weight: Tensor, settings: dict[str, Any]) -> None:
-        super().__init__()
-        self.method, self.settings = norm, settings
+        super().__init__(norm, norm.layout(None, weight.ndim), settings)
         for name, value in self._starts(weight, norm.affine).items():
             self.register_parameter(name, nn.Parameter(value))
         for name, value in self._starts(weight, norm.state).items():
@@ -165,11 +171,11 @@ class _Reparametrization(nn.Module):
         }
 
     def forward(self, weight: Tensor) -> Tensor:
-        beside: dict[str, Any] = dict(self.named_parameters())
+        beside: dict[str, Any] = {name: getattr(self, name) for name in self.method.affine}
         if self.method.state:
             # Copies: the next step must not change what a gradient that is still to come was computed from.
             beside |= {"state": {name: b.clone() for name, b in self.named_buffers()}, "training": self.training}
-        normed = self.method(weight, **self.settings, **beside)
+        normed = self._call(weight, beside)
         if self.training:
             with torch.no_grad():
                 for name in self.method.state:

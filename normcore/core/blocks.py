@@ -27,6 +27,10 @@ class Recipe(NamedTuple):
         """What the values are multiplied with, given the mean square or variance of their region."""
         return (root(second) + self.eps).reciprocal() if self.outside else (second + self.eps).rsqrt()
 
+    def within(self, parameter: Tensor) -> bool:
+        """Whether a parameter differs within a region."""
+        return any(parameter.shape[d] > 1 for d in self.dims)
+
 
 class Scaled(NamedTuple):
     """The result, the mean square or variance of each region, and its mean, in shapes that broadcast."""
@@ -48,18 +52,27 @@ def scale_regions(recipe: Recipe, x: Tensor, weight: Tensor | None, bias: Tensor
     return Scaled(y, second.detach(), mean[0].detach() if mean else None)
 
 
-def _formula(recipe: Recipe, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, ...]:
+def _formula(
+    recipe: Recipe, x: Tensor, weight: Tensor | None, bias: Tensor | None, out: Tensor | None = None
+) -> tuple[Tensor, ...]:
     centered = x
     mean: tuple[Tensor, ...] = ()
     if recipe.centered:
-        first = x.mean(recipe.dims, keepdim=True)
-        centered = x - first
-        rest = centered.mean(recipe.dims, keepdim=True)  # what rounding left in: at 1000 it is only good to 3e-5
-        centered, mean = centered.sub_(rest), (first + rest,)
+        # No element lies further from the mean than sqrt(n) deviations. So the first one serves as the origin: the
+        # distances from it can be averaged without losing digits to a large mean.
+        first = tuple(slice(0, 1) if d in recipe.dims else slice(None) for d in range(x.ndim))
+        origin = x[first].detach()
+        centered = torch.sub(x, origin, out=out)
+        rest = centered.mean(recipe.dims, keepdim=True)
+        centered, mean = centered.sub_(rest), (origin + rest,)
     second = centered.square().sum(recipe.dims, keepdim=True) / recipe.total
-    scale = recipe.scale(second)
-    y = centered * (scale if weight is None else scale * weight)
-    return (y if bias is None else y + bias), second, *mean
+    factors = [recipe.scale(second)]
+    if weight is not None:
+        factors = [*factors, weight] if recipe.within(weight) else [factors[0] * weight]
+    y = centered
+    for factor in factors:
+        y = torch.mul(y, factor, out=out)
+    return (y if bias is None else torch.add(y, bias, out=out)), second, *mean
 
 
 def _gradient(
@@ -69,17 +82,20 @@ def _gradient(
     scale = recipe.scale(second)
     unit = (x - mean[0] if mean else x) * scale
     product = g * unit
-    by_bias = None if bias is None else g.sum_to_size(bias.shape)
     by_weight = None if weight is None else product.sum_to_size(weight.shape)
-    if weight is not None:
+    by_bias = None if bias is None else g.sum_to_size(bias.shape)
+    outer = scale
+    if weight is not None and recipe.within(weight):
         g, product = g * weight, product * weight
+    elif weight is not None:
+        outer = scale * weight
     slope = product.sum(recipe.dims, keepdim=True) / recipe.total
     if recipe.outside:  # the root alone answers to x, not the eps beside it
         slope = slope / (scale * root(second))
-    g = g - unit * slope
+    g = torch.addcmul(g, unit, slope, value=-1)
     if mean:
         g = g - g.mean(recipe.dims, keepdim=True)
-    return g * scale, by_weight, by_bias
+    return g * outer, by_weight, by_bias
 
 
 class _InBlocks(torch.autograd.Function):
@@ -91,10 +107,8 @@ class _InBlocks(torch.autograd.Function):
         if step == x.shape[axis]:
             return _formula(recipe, x, weight, bias)
         y, found = torch.empty_like(x), []
-        for out, *inputs in _blocks(axis, step, y, x, weight, bias):
-            done, *statistics = _formula(recipe, *inputs)
-            out.copy_(done)
-            found.append(statistics)
+        for block in _blocks(axis, step, x, weight, bias, y):
+            found.append(_formula(recipe, *block)[1:])
         return y, *(torch.cat(parts, axis) for parts in zip(*found, strict=True))
 
     @staticmethod

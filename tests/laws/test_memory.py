@@ -22,11 +22,6 @@ IN_BLOCKS = [
     ("group_norm", "tokens"),
     ("rms_norm", "image"),
 ]
-    ("positional_norm", "image"),
-    ("ghost_batch_norm", "image"),
-    ("group_norm", "tokens"),
-    ("rms_norm", "image"),
-]
 in_blocks = pytest.mark.parametrize(
     ("method", "layout"), [pytest.param(METHODS[key], layout, id=f"{key}-{layout}") for key, layout in IN_BLOCKS]
 )

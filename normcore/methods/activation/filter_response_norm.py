@@ -17,6 +17,7 @@ from normcore.core import (
     Slot,
     affine,
     along_channels,
+    rescale,
     widen,
 )
 
@@ -43,12 +44,16 @@ def filter_response_norm(
     Source: Singh and Krishnan 2019, arXiv:1911.09737.
     """
     wide = widen(x)
-    mean_square = channel.spread(channel.mean(wide.square()))
-    added = learned_eps.to(wide.dtype).abs() if learnable_eps and learned_eps is not None else 0.0
-    y = affine(wide * (mean_square + (eps + added)).rsqrt(), channel, weight, bias)
+    if learnable_eps and learned_eps is not None:
+        mean_square = channel.spread(channel.mean(wide.square()))
+        added = learned_eps.to(wide.dtype).abs()
+        y = affine(wide * (mean_square + (eps + added)).rsqrt(), channel, weight, bias)
+        stats: Mapping[str, Tensor] = {"mean_square": mean_square.detach()}
+    else:
+        y, stats = rescale(wide, channel, eps, weight, bias)
     if tlu:
         y = y.clamp_min(0.0) if tau is None else torch.maximum(y, along_channels(tau.to(y.dtype), channel))
-    return Normed(y.to(x.dtype), {"mean_square": mean_square.detach()})
+    return Normed(y.to(x.dtype), stats)
 
 
 def _pytorch(settings: Mapping[str, Any]) -> str:

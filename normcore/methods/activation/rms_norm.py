@@ -14,9 +14,7 @@ from normcore.core import (
     Range,
     Region,
     Slot,
-    affine,
     rescale,
-    root,
     widen,
 )
 
@@ -40,12 +38,7 @@ def rms_norm(
     Source: Zhang and Sennrich 2019, arXiv:1910.07467.
     """
     gain = widen(weight) + weight_offset if weight is not None and weight_offset else weight
-    if eps_place == "inside":
-        return Normed(*rescale(x, channels, eps, gain))
-    wide = widen(x)
-    mean_square = channels.spread(channels.mean(wide.square()))
-    y = affine(wide / (root(mean_square) + eps), channels, gain, None)
-    return Normed(y.to(x.dtype), {"mean_square": mean_square.detach()})
+    return Normed(*rescale(x, channels, eps, gain, eps_place=eps_place))
 
 
 METHOD = Method(

@@ -2,13 +2,14 @@
 
 from typing import Annotated
 
+import torch
 from torch import Tensor
 
 from normcore.core import Bound, Method, Normed, OneOf, Paper, Region, Slot, widen
 
 
 def _norm(weight: Tensor, unit: Bound) -> Tensor:
-    return unit.spread((unit.split(weight).square().sum(unit.reduced)).sqrt())
+    return torch.linalg.vector_norm(weight, dim=unit.reduced, keepdim=True)
 
 
 def weight_norm(

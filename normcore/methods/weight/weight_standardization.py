@@ -10,11 +10,7 @@ from normcore.core import (
     Normed,
     Paper,
     Region,
-    center,
-    root,
     standardize,
-    variance,
-    widen,
 )
 
 
@@ -34,14 +30,7 @@ def weight_standardization(
     Shapes: weight (o i ...).
     Source: Qiao, Wang, Liu, Shen and Yuille 2019, arXiv:1903.10520.
     """
-    if eps_place == "inside":
-        return Normed(*standardize(weight, unit, eps, unbiased=unbiased))
-    wide = widen(weight)
-    centered, mean = center(wide, unit)
-    var = unit.spread(variance(centered, unit, unbiased))
-    name = "var_unbiased" if unbiased else "var"
-    y = centered / (root(var) + eps)
-    return Normed(y.to(weight.dtype), {"mean": unit.spread(mean).detach(), name: var.detach()})
+    return Normed(*standardize(weight, unit, eps, unbiased=unbiased, eps_place=eps_place))
 
 
 METHOD = Method(
