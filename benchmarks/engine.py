@@ -1,66 +1,224 @@
-"""The engine beside torch.nn: the same layer on the same tensor, taking turns so that both see the same machine."""
+"""The engine beside torch.nn, Flax, the plain formula and a copy: they take turns, so that all see the same machine."""
 
+import importlib.util
+import os
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from statistics import geometric_mean, median
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+from torch.profiler import ProfilerActivity, profile
 
 import normcore
+from normcore import METHODS, Method
+from normcore.core import LETTERS, Bound, along_channels
 
-ROUNDS = 30
+SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
+    "image": {"image": (32, 64, 56, 56), "small": (4, 6, 4, 4)},
+    "tokens": {"tokens": (32, 128, 768)},
+    "conv2d": {"weight": (256, 256, 3, 3), "small weight": (8, 6, 3, 3)},
+}
+SECONDS = 1.0
+"""How long the rivals of one row take turns, at least three times each."""
+RIVALS = ("torch.nn", "Flax", "plain", "copy")
+Call = Callable[[], Any]
 
 
-def pairs(device: str) -> Iterator[tuple[str, nn.Module, nn.Module, Tensor]]:
-    """A name, our layer, PyTorch's, and an input, for each method that torch.nn has."""
-    image, tokens = torch.randn(16, 64, 28, 28, device=device), torch.randn(16, 128, 256, device=device)
-    yield "batch_norm", normcore.layer("batch_norm", 64), nn.BatchNorm2d(64), image
-    yield "group_norm", normcore.layer("group_norm", 64, num_groups=32), nn.GroupNorm(32, 64), image
-    yield "instance_norm", normcore.layer("instance_norm", 64), nn.InstanceNorm2d(64, affine=True), image
-    yield "layer_norm", normcore.layer("layer_norm", (64, 28, 28)), nn.LayerNorm([64, 28, 28]), image
-    yield "layer_norm", normcore.layer("layer_norm", 256, "tokens"), nn.LayerNorm(256), tokens
-    yield "rms_norm", normcore.layer("rms_norm", 256, "tokens"), nn.RMSNorm(256, eps=1e-6), tokens
-    yield "local_response_norm", normcore.layer("local_response_norm", 64), nn.LocalResponseNorm(5), image
+@dataclass(frozen=True)
+class Contestant:
+    """A call that gives a result, the tensors to differentiate it by, or a finished call for both (not torch)."""
+
+    call: Callable[[], Any]
+    inputs: tuple[Tensor, ...] = ()
+    with_backward: Call | None = None
+
+    def run(self, backward: bool) -> Call:
+        """The call to take the time of."""
+        if not self.inputs:
+            return self.with_backward if backward and self.with_backward else self.call
+
+        def step() -> None:
+            with torch.set_grad_enabled(backward):
+                y = self.call()
+            if backward:
+                torch.autograd.grad(y, self.inputs, torch.ones_like(y), allow_unused=True)
+            if y.is_cuda:
+                torch.cuda.synchronize()
+
+        return step
 
 
 def report() -> None:
-    """Print the time of each layer as a multiple of torch.nn's: forward, and forward with backward."""
+    """Print a row for each activation and weight method: times as multiples of its rivals', and memory."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler talks otherwise
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    for device in devices:
-        ratios = []
-        print(f"\nTime as a multiple of torch.nn's layer, {device}\n")
-        print("| method | input | forward | with backward |\n|---|---|---|---|")
-        for name, ours, theirs, x in pairs(device):
-            ours.to(device), theirs.to(device)
-            row = [_ratio(_step(ours, x, backward), _step(theirs, x, backward)) for backward in (False, True)]
-            ratios.append(row)
-            sizes = "×".join(map(str, x.shape))
-            print(f"| `{name}` | {sizes} | {row[0]:.2f} | {row[1]:.2f} |")
-        means = [geometric_mean(column) for column in zip(*ratios, strict=True)]
-        print(f"| geometric mean | | {means[0]:.2f} | {means[1]:.2f} |")
+    columns = [(d, mode, rival) for d in devices for mode in ("forward", "with backward") for rival in RIVALS]
+    titles = [f"{mode} / {rival}" + ("" if d == "cpu" else f", {d}") for d, mode, rival in columns]
+    titles += [f"peak memory / input{'' if d == 'cpu' else f', {d}'}" for d in devices]
+    print(
+        "\nTime as a multiple of each rival's, and the most memory that a step with backward takes beside its input\n"
+    )
+    print("| method | input | " + " | ".join(titles) + " |\n|---|---|" + "---|" * len(titles))
+    table: list[list[float | None]] = []
+    for key, label, shape, layout in _rows():
+        row: list[float | None] = []
+        peaks: list[float | None] = []
+        for device in devices:
+            rivals = _rivals(METHODS[key], torch.randn(shape, device=device), layout)
+            row += [ratio for backward in (False, True) for ratio in _ratios(rivals, backward)]
+            peaks.append(_peak(rivals["ours"]) / (torch.Size(shape).numel() * 4))
+        table.append(row + peaks)
+        print(f"| `{key}` | {label} | " + " | ".join(map(_shown, row + peaks)) + " |", flush=True)
+    means = [[value for value in column if value is not None] for column in zip(*table, strict=True)]
+    print("| geometric mean | | " + " | ".join(_shown(geometric_mean(m) if m else None) for m in means) + " |")
 
 
-def _step(layer: nn.Module, x: Tensor, backward: bool) -> Callable[[], None]:
-    x = x.clone().requires_grad_(backward)
-
-    def run() -> None:
-        with torch.set_grad_enabled(backward):
-            y = layer(x)
-        if backward:
-            y.sum().backward()
-        if x.is_cuda:
-            torch.cuda.synchronize()
-
-    return run
+def _shown(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.2f}"
 
 
-def _ratio(ours: Callable[[], None], theirs: Callable[[], None]) -> float:
-    times: dict[Callable[[], None], list[float]] = {ours: [], theirs: []}
-    for turn in range(ROUNDS + 3):
-        for run in (ours, theirs) if turn % 2 else (theirs, ours):
+def _rows() -> Iterator[tuple[str, str, tuple[int, ...], str]]:
+    for method in METHODS.values():
+        for layout, inputs in SHAPES.items():
+            if method.family != "gradient" and layout in method.layouts:
+                for label, shape in inputs.items():
+                    yield method.key, label, shape, layout
+
+
+def _rivals(method: Method, x: Tensor, layout: str) -> dict[str, Contestant]:
+    """Ours and whatever there is to compare it with, by name."""
+    x.requires_grad_(True)
+    rivals = {"copy": Contestant(lambda: x.detach().clone())}
+    if method.family == "weight":
+        modules: dict[str, nn.Module] = {"ours": normcore.reparametrize(_conv(x), method.key)}
+        if method.key == "weight_norm":
+            modules["torch.nn"] = parametrizations.weight_norm(_conv(x))
+        for name, module in modules.items():
+            rivals[name] = Contestant(partial(getattr, module, "weight"), tuple(module.parameters()))
+    else:
+        letters = method.feature_letters(layout)
+        sizes = [size for letter, size in zip(LETTERS[layout], x.shape, strict=True) if letter in letters]
+        modules = {"ours": normcore.layer(method.key, sizes, layout).to(x.device)}
+        theirs = _of_torch(method.key, sizes, layout)
+        modules |= {"torch.nn": theirs.to(x.device)} if theirs else {}
+        for name, module in modules.items():
+            rivals[name] = Contestant(partial(module, x), (x, *module.parameters()))
+        flax = None if x.is_cuda else _of_flax(method.key, x, layout)
+        rivals |= {"Flax": flax} if flax else {}
+    plain = _plain(method, x, layout, modules["ours"])
+    return rivals | ({"plain": plain} if plain else {})
+
+
+def _conv(weight: Tensor) -> nn.Conv2d:
+    conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3, bias=False, device=weight.device)
+    conv.weight = nn.Parameter(weight.detach().clone())
+    return conv
+
+
+def _of_torch(key: str, sizes: Sequence[int], layout: str) -> nn.Module | None:
+    image: dict[str, Callable[[], nn.Module]] = {
+        "batch_norm": lambda: nn.BatchNorm2d(sizes[0]),
+        "group_norm": lambda: nn.GroupNorm(2, sizes[0]),
+        "instance_norm": lambda: nn.InstanceNorm2d(sizes[0], affine=True),
+        "layer_norm": lambda: nn.LayerNorm(list(sizes)),
+        "local_response_norm": lambda: nn.LocalResponseNorm(5),
+    }
+    tokens: dict[str, Callable[[], nn.Module]] = {
+        "layer_norm": lambda: nn.LayerNorm(sizes[0]),
+        "rms_norm": lambda: nn.RMSNorm(sizes[0], eps=1e-6),
+    }
+    make = {"image": image, "tokens": tokens}[layout].get(key)
+    return make() if make else None
+
+
+def _of_flax(key: str, x: Tensor, layout: str) -> Contestant | None:
+    """Flax's module under jit, on one thread too; its channels come last."""
+    if not all(map(importlib.util.find_spec, ("jax", "flax"))):
+        return None
+    if "jax" not in sys.modules:
+        os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    import jax  # noqa: PLC0415 - only where it is installed
+    from flax import linen  # noqa: PLC0415
+
+    makes = {
+        "batch_norm": lambda: linen.BatchNorm(use_running_average=False, epsilon=1e-5),
+        "group_norm": lambda: linen.GroupNorm(2, epsilon=1e-5),
+        "layer_norm": lambda: linen.LayerNorm(epsilon=1e-5),
+        "rms_norm": linen.RMSNorm,
+        "instance_norm": lambda: linen.InstanceNorm(epsilon=1e-5),
+    }
+    if key not in makes or (layout == "tokens") != (key in ("layer_norm", "rms_norm")):
+        return None
+    module = makes[key]()
+    value = jax.numpy.asarray((x if layout == "tokens" else x.movedim(1, -1)).detach().contiguous().numpy())
+    variables = module.init(jax.random.key(0), value)
+    apply = jax.jit(lambda v, t: module.apply(v, t, mutable=["batch_stats"])[0])
+    both = jax.jit(jax.grad(lambda v, t: module.apply(v, t, mutable=["batch_stats"])[0].sum(), (0, 1)))
+    return Contestant(
+        lambda: jax.block_until_ready(apply(variables, value)),
+        with_backward=lambda: jax.block_until_ready(both(variables, value)),
+    )
+
+
+def _plain(method: Method, x: Tensor, layout: str, ours: nn.Module) -> Contestant | None:
+    """The two-pass formula, written with mean and arithmetic, where the method is no more than that."""
+    region, *others = (*method.bound(x.shape, layout), None)
+    statistics = set(method(x.detach(), layout).stats)
+    centered = "mean" in statistics
+    known = ({"mean", "var"}, {"mean", "var_unbiased"}, {"mean_square"})
+    if not isinstance(region, Bound) or others != [None] or statistics not in known:
+        return None
+    weight, bias = (getattr(ours, name, None) if method.family == "activation" else None for name in ("weight", "bias"))
+
+    def formula() -> Tensor:
+        distance = x - region.spread(region.mean(x)) if centered else x
+        y = distance / torch.sqrt(region.spread(region.mean(distance**2)) + 1e-5)
+        y = y if weight is None else y * along_channels(weight, region)
+        return y if bias is None else y + along_channels(bias, region)
+
+    return Contestant(formula, (x, *(p for p in (weight, bias) if p is not None)))
+
+
+def _ratios(rivals: dict[str, Contestant], backward: bool) -> list[float | None]:
+    """Our time as a multiple of each rival's: medians of turns that follow one another."""
+    runs = {name: contestant.run(backward) for name, contestant in rivals.items()}
+    repeats = {}
+    for name, run in runs.items():
+        run()
+        start = time.perf_counter()
+        run()
+        repeats[name] = max(1, int(1e-3 / (time.perf_counter() - start)))
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    started = time.perf_counter()
+    while len(times["ours"]) < 3 or time.perf_counter() - started < SECONDS:
+        for name, run in runs.items():
             start = time.perf_counter()
-            run()
-            if turn >= 3:
-                times[run].append(time.perf_counter() - start)
-    return median(times[ours]) / median(times[theirs])
+            for _ in range(repeats[name]):
+                run()
+            times[name].append((time.perf_counter() - start) / repeats[name])
+    return [median(times["ours"]) / median(times[name]) if name in times else None for name in RIVALS]
+
+
+def _peak(ours: Contestant) -> float:
+    """The most bytes in use at once during a step with backward, beside what was there before."""
+    run = ours.run(backward=True)
+    run()
+    if ours.inputs[0].is_cuda:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        run()
+    changes = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    in_use = peak = 0
+    for change in sorted(changes, key=lambda event: event.start_ns()):
+        in_use += change.nbytes()
+        peak = max(peak, in_use)
+    return peak

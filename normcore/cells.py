@@ -176,7 +176,7 @@ class StepNorm(NormLayer):
         row = time if self.training else min(time, (int((seen > 0).sum()) or len(seen)) - 1)
         known = {name: self.get_buffer(name)[row : row + 1] for name in self.method.state if row < len(seen)}
         given = {"weight": self.weight, "bias": self.bias, "training": self.training, "state": known or None}
-        given |= self.settings | {"max_length": 1, "track_running_stats": bool(known)}
+        given |= dict(self.settings) | {"max_length": 1, "track_running_stats": bool(known)}
         normed = self.method(x[:, None], self.layout, **given)
         if self.training:
             with torch.no_grad():

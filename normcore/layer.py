@@ -34,6 +34,7 @@ class _MethodModule(nn.Module):
         self.method, self.layout, self.settings = norm, layout, settings
         self._fixed = {**settings, **({"layout": layout} if "layout" in norm.inputs else {})}
         self._checked: tuple[Any, ...] = ()
+        self._bound: tuple[Bound | Window | Part, ...] = ()
 
     def _call(self, x: Tensor, arguments: Mapping[str, Any], context: Mapping[str, Tensor] = EMPTY) -> Normed:
         arguments = {**self._fixed, **arguments, **context}

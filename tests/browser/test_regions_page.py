@@ -65,7 +65,7 @@ def test_a_method_is_added_and_another_taken_away(visit: Callable[..., Page]) ->
     box = page.locator(".st-key-method input")
     box.click()
     box.fill("rms_norm")
-    page.get_by_role("option", name="rms_norm").click()
+    page.get_by_role("option", name="rms_norm", exact=True).click()
     page.wait_for_function(DRAWN, arg=2)
     says(page, "RMSNorm on (n c h w)", 1)
     box.press("Escape")
