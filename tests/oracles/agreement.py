@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from normcore import METHODS
+
 FOUND: dict[str, dict[str, float]] = {}
 """The largest difference to each oracle, by method."""
 
@@ -28,7 +30,9 @@ def agrees(key: str, oracle: str, ours: Any, theirs: Any, tolerance: float = 1e-
 def write(folder: str | None = os.environ.get("NORMCORE_ORACLES")) -> None:
     """Leaves what was found as a file of JSON where one is asked for."""
     if folder and FOUND:
-        Path(folder).write_text(json.dumps({key: FOUND[key] for key in sorted(FOUND)}, indent=1) + "\n", "utf-8")
+        Path(folder).write_text(
+            json.dumps({key: FOUND[key] for key in sorted(FOUND.keys() & METHODS.keys())}, indent=1) + "\n", "utf-8"
+        )
 
 
 def _arrays(side: Any) -> list[np.ndarray]:
