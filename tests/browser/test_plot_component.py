@@ -130,10 +130,13 @@ def test_plots_of_a_group_turn_together_and_a_late_one_joins(visit):
     assert box
     page.mouse.move(box["x"] + 100, box["y"] + 100)
     page.mouse.down()
-    page.mouse.move(box["x"] + 160, box["y"] + 110, steps=4)
-    follows = """([key, before]) =>
-      Math.abs(document.querySelector(key)._fullLayout.scene._scene.getCamera().eye.x - before[0]) > 0.05"""
-    page.wait_for_function(follows, arg=[PLOT.format("left"), turned])  # the button is still down: live
+    for step in range(1, 40):  # the button stays down: live
+        page.mouse.move(box["x"] + 100 + 4 * step, box["y"] + 100 + step)
+        page.wait_for_timeout(50)
+        if abs(eye(page, "left")[0] - turned[0]) > 0.05:
+            break
+    else:
+        pytest.fail("the other plot of the group does not follow a drag")
     page.mouse.up()
     page.wait_for_function(
         """([one, other]) => {
