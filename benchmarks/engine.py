@@ -1,12 +1,14 @@
 """The engine beside torch.nn, Flax, the plain formula and a copy: they take turns, so that all see the same machine."""
 
 import importlib.util
+import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from statistics import geometric_mean, median
 from typing import Any
 
@@ -27,6 +29,9 @@ SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
 SECONDS = 1.0
 """How long the rivals of one row take turns, at least three times each."""
 RIVALS = ("torch.nn", "Flax", "plain", "copy")
+COPY = RIVALS.index("copy")
+COSTS = Path(__file__).parents[1] / "explorer" / "measured" / "costs.json"
+"""What the page of a method says about its cost."""
 Call = Callable[[], Any]
 
 
@@ -66,6 +71,7 @@ def report() -> None:
     )
     print("| method | input | " + " | ".join(titles) + " |\n|---|---|" + "---|" * len(titles))
     table: list[list[float | None]] = []
+    costs: dict[str, dict[str, dict[str, float | None]]] = {}
     for key, label, shape, layout in _rows():
         row: list[float | None] = []
         peaks: list[float | None] = []
@@ -74,9 +80,13 @@ def report() -> None:
             row += [ratio for backward in (False, True) for ratio in _ratios(rivals, backward)]
             peaks.append(_peak(rivals["ours"]) / (torch.Size(shape).numel() * 4))
         table.append(row + peaks)
+        if "small" not in label:
+            where = f"{label}, {' × '.join(map(str, shape))}"
+            costs.setdefault(key, {})[where] = {"forward": row[COPY], "backward": row[COPY + len(RIVALS)]}
         print(f"| `{key}` | {label} | " + " | ".join(map(_shown, row + peaks)) + " |", flush=True)
     means = [[value for value in column if value is not None] for column in zip(*table, strict=True)]
     print("| geometric mean | | " + " | ".join(_shown(geometric_mean(m) if m else None) for m in means) + " |")
+    COSTS.write_text(json.dumps(costs, indent=1) + "\n", encoding="utf-8")
 
 
 def _shown(ratio: float | None) -> str:
@@ -176,11 +186,17 @@ def _plain(method: Method, x: Tensor, layout: str, ours: nn.Module) -> Contestan
         return None
     weight, bias = (getattr(ours, name, None) if method.family == "activation" else None for name in ("weight", "bias"))
 
+    if any(p is not None and p.ndim > 1 and p.shape != x.shape[-p.ndim :] for p in (weight, bias)):
+        return None
+
+    def beside(parameter: Tensor) -> Tensor:
+        return parameter if parameter.ndim > 1 else along_channels(parameter, region)
+
     def formula() -> Tensor:
         distance = x - region.spread(region.mean(x)) if centered else x
         y = distance / torch.sqrt(region.spread(region.mean(distance**2)) + 1e-5)
-        y = y if weight is None else y * along_channels(weight, region)
-        return y if bias is None else y + along_channels(bias, region)
+        y = y if weight is None else y * beside(weight)
+        return y if bias is None else y + beside(bias)
 
     return Contestant(formula, (x, *(p for p in (weight, bias) if p is not None)))
 

@@ -47,7 +47,7 @@ def _batch_norm(
     x: Tensor, region: Bound, eps: float, weight: Tensor | None, bias: Tensor | None
 ) -> Standardized | None:
     # The variance that the kernel remembers is exact; its rstd would lose digits to eps.
-    running_mean, running_var = x.new_zeros(2, region.count).unbind()
+    running_mean, running_var = x.new_zeros(region.count), x.new_zeros(region.count)
     remembered = (weight, bias, running_mean, running_var, True, 1.0, eps)
     if x.is_contiguous() and region.channel_axis == 1 and x.ndim > 2:
         return Standardized(torch.native_batch_norm(x, *remembered)[0], running_mean, running_var)

@@ -21,7 +21,7 @@ def track(state: State, region: Bound, stats: Statistics, momentum: float | None
     """
     moments = stats.moments if isinstance(stats, Later) else None
     if moments and region.letters == ("c",):
-        return average(state, dict(zip(("running_mean", "running_var"), moments, strict=True)), momentum)
+        return average(state, {"running_mean": moments[0], "running_var": moments[1]}, momentum)
     channels, dtype = state["running_mean"].shape[-1], state["running_mean"].dtype
     unbiased = (
         stats["var_unbiased"] if "var_unbiased" in stats else stats["var"] * (region.size / (region.size - 1 or 1))
@@ -40,7 +40,7 @@ def average(state: State, news: Statistics, momentum: float | None) -> State:
     for name, new in news.items():
         old = state[name]
         share = seen.to(old.dtype).reciprocal() if momentum is None else momentum
-        moved[name] = old.lerp(cast(new.detach(), old.dtype), share)
+        moved[name] = old.lerp(cast(new.detach() if new.requires_grad else new, old.dtype), share)
     return {**state, **moved}
 
 

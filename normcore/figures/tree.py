@@ -9,7 +9,7 @@ from normcore.figures import theme
 
 ROW = 1.0
 GAP = 1.2  # between lanes
-LETTER = 0.085  # years that a letter of a name takes up at the usual width
+LETTER = 0.11  # years that a letter of a name takes up at the usual width
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def family_tree(entries: Sequence[Entry], lanes: Sequence[str]) -> tuple[go.Figu
         showlegend=False,
     )
     figure.update_layout(
-        xaxis={"range": [2008.5, max((e.year for e in entries), default=2025) + 2], "dtick": 2, "showgrid": True},
+        xaxis={"range": [2008.5, max((e.year for e in entries), default=2025) + 2], "dtick": 2, "showgrid": True, "side": "top"},
         yaxis={
             "tickvals": middles,
             "ticktext": list(lanes),
@@ -79,7 +79,7 @@ def family_tree(entries: Sequence[Entry], lanes: Sequence[str]) -> tuple[go.Figu
         },
         dragmode="pan",
         hovermode="closest",
-        margin={"l": 120, "r": 16, "t": 8, "b": 40},
+        margin={"l": 120, "r": 16, "t": 40, "b": 8},
     )
     return figure, keys
 

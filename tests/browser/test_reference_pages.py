@@ -1,0 +1,70 @@
+"""The catalogue and the page of a method as a visitor has them: in a real browser, through the real server."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+
+TREE = ".normcore-plot .scatterlayer .points .point"
+
+
+@pytest.fixture
+def visit(page: Page, app_url: str, settle: Callable[[Page], None]) -> Callable[[str], Page]:
+    """Open a page by its link and wait until the script has run."""
+
+    def open_page(link: str) -> Page:
+        page.goto(f"{app_url}/{link}")
+        settle(page)
+        return page
+
+    return open_page
+
+
+def test_a_search_leaves_cards_that_lead_to_the_page_of_a_method(visit: Callable[[str], Page]) -> None:
+    page = visit("catalogue")
+    search = page.get_by_label("Search")
+    search.fill("yuxin wu")
+    search.press("Enter")
+    expect(page.locator(".thumbnail")).to_have_count(1)
+    assert page.locator(".thumbnail").evaluate("image => image.complete && image.naturalWidth > 0")
+    page.get_by_role("link", name="GroupNorm").click()
+    expect(page.get_by_role("heading", name="GroupNorm", exact=True)).to_be_visible()
+    assert "key=group_norm" in page.url
+
+
+def test_a_link_restores_search_and_kind(visit: Callable[[str], Page]) -> None:
+    page = visit("catalogue?find=group&kind=Within+a+sample")
+    expect(page.get_by_label("Search")).to_have_value("group")
+    expect(page.get_by_role("heading", name=re.compile("Within a sample"))).to_be_visible()
+    expect(page.get_by_role("heading", name=re.compile("Across the batch"))).to_have_count(0)
+
+
+def test_a_point_of_the_tree_leads_to_its_method(visit: Callable[[str], Page]) -> None:
+    page = visit("catalogue?as=Family+tree&find=1607.06450")
+    names = page.locator(".normcore-plot .textpoint")
+    expect(names.filter(has_text=re.compile("^LayerNorm$"))).to_have_count(1)
+    order = names.all_text_contents()
+    box = page.locator(TREE).nth(order.index("LayerNorm")).bounding_box()
+    assert box
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    expect(page.locator(".hovertext")).to_be_visible()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    expect(page.get_by_role("heading", name="LayerNorm", exact=True)).to_be_visible()
+
+
+def test_a_link_with_an_unknown_method_falls_back_with_a_sentence(visit: Callable[[str], Page]) -> None:
+    page = visit("method?key=no_such_norm")
+    expect(page.get_by_text("The link asks for key=no_such_norm")).to_be_visible()
+    expect(page.get_by_role("heading", name="BatchNorm", exact=True)).to_be_visible()
+
+
+def test_on_a_phone_nothing_is_wider_than_the_screen(visit: Callable[[str], Page], page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    for link in ("method?key=switchable_norm", "catalogue?find=group"):
+        visit(link)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert page.evaluate(
+            "[...document.querySelectorAll('[data-testid=stMainBlockContainer] table')]"
+            ".every(table => table.getBoundingClientRect().right <= innerWidth)"
+        )
