@@ -38,7 +38,7 @@ elif view == "Family tree":
         height=max(320, 24 * sum(1 for _ in entries)),
     )
     if click and click.trace == 1:
-        st.switch_page("pages/method.py", query_params={"key": keys[click.point]})
+        st.switch_page("../pages/method.py", query_params={"key": keys[click.point]})
 else:
     for name in kinds:
         members = [method for method in methods if kind(method) == name]

@@ -135,7 +135,7 @@ def test_both_themes_reach_the_picture(visit: Callable[..., Page], page: Page) -
 def test_a_phone_shows_everything_without_scrolling_sideways(visit: Callable[..., Page], page: Page) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     visit(f"{ONE}&light=one+element")
-    assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
+    assert page.evaluate("() => document.querySelector('[data-testid=stMain]').scrollWidth") <= 390
     box = page.locator(PLOT).bounding_box()
     assert box
     assert box["x"] >= 0
