@@ -132,10 +132,10 @@ class LayerNormGRUCell(_Cell):
     """A GRU cell with layer norms on what comes from the input and from h, for gates and candidate apart.
 
     ``r, z = σ(LN(W x) + LN(U h) + b)``; ``n = tanh(LN(W' x) + b' + r (LN(U' h) + b''))``; ``h' = (1 - z) n + z h``,
-    as in torch.nn and the authors' code (their paper has z and 1 - z the other way round).
+    with z as in torch.nn and the authors' code.
 
     Shapes: input (n input_size), h (n hidden_size), or both without n.
-    Source: Ba, Kiros and Hinton 2016, supplement, arXiv:1607.06450.
+    Source: Ba, Kiros and Hinton 2016, supplement, arXiv:1607.06450, and the authors' code (ryankiros/layer-norm).
     """
 
     def __init__(

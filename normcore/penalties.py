@@ -19,7 +19,8 @@ def orthogonal_regularization(weight: Tensor, kind: str = "so") -> Tensor:
     - "srip", spectral restricted isometry: D's largest singular value as two power steps from a fixed vector see it,
       ``‖D D v‖ / ‖D v‖``. The authors start from a random vector, and their code squares the result.
 
-    Multiply it by a coefficient; usual are 1e-4 to 1e-2. Statistics of half-precision weights are taken in float32.
+    Multiply it by a coefficient: for "srip" the authors start at 0.1 and lower it in steps, to 0 at the end.
+    Statistics of half-precision weights are taken in float32.
 
     Args:
         weight: A tensor of axes (o i), (o i l), (o i h w) or (o i d h w).

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from string import Formatter
 from typing import Any
 
 from normcore.core import Bound, Divides, Method, axis_sizes
@@ -65,17 +66,23 @@ def in_pytorch(method: Method, shape: Sequence[int], layout: str, training: bool
 def in_other(
     method: Method, library: str, shape: Sequence[int], layout: str, training: bool = True, **settings: Any
 ) -> str | None:
-    """The same in Keras or JAX (Flax), on the same axes; None where the library does not have it.
+    """The same in Keras or JAX (Flax), on the same axes; None where the library has no such method, or no such setting.
 
     Their momentum is the weight of the *old* value, one less the weight of the new one in PyTorch and here.
     """
     if library not in method.elsewhere:
         return None
     sizes = axis_sizes(shape, layout)
-    names, _ = _names(method, sizes, layout, training, method.settings(settings, sizes))
+    complete = method.settings(settings, sizes)
+    template = method.elsewhere[library]
+    known = {field for _, field, _, _ in Formatter().parse(template)}
+    known |= {"momentum"} if "old_share" in known else set()
+    if any(complete[param.name] != param.default for param in method.params if param.name not in known):
+        return None
+    names, _ = _names(method, sizes, layout, training, complete)
     head = [*LIBRARIES[library], "import numpy", ""]
     head.append(f'x = numpy.random.default_rng(0).standard_normal({tuple(shape)!r}, "float32")  # {" ".join(sizes)}')
-    return "\n".join([*head, method.elsewhere[library].format(**names)])
+    return "\n".join([*head, template.format(**names)])
 
 
 def _names(

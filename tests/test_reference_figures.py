@@ -83,7 +83,7 @@ def test_measured_invariances_are_those_declared(method: Method, layout: str) ->
         assert found
         return
     for kind_of, what in (("scale", "everything × 3"), ("shift", "everything + 3")):
-        if kind_of in method.invariant_to:
+        if kind_of in method.invariances():
             assert found[what], (method.key, layout, what)
 
 

@@ -71,6 +71,12 @@ def test_momentum_is_turned_around_for_keras_and_flax() -> None:
     assert snippet.in_other(METHODS["ghost_batch_norm"], "keras", (4, 6, 4, 4), "image") is None
 
 
+def test_a_setting_that_the_other_library_lacks_is_not_passed_over() -> None:
+    rms = METHODS["rms_norm"]
+    assert snippet.in_other(rms, "flax", (4, 5, 6), "tokens", eps_place="inside") is not None
+    assert snippet.in_other(rms, "flax", (4, 5, 6), "tokens", eps_place="outside") is None
+
+
 @pytest.mark.parametrize("name", ["track_running_stats", "num_groups"])
 def test_only_what_differs_from_the_defaults_is_written(name: str) -> None:
     code = snippet.in_normcore(METHODS["batch_norm"], (4, 6, 4, 4), "image")

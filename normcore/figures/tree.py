@@ -69,7 +69,12 @@ def family_tree(entries: Sequence[Entry], lanes: Sequence[str]) -> tuple[go.Figu
         showlegend=False,
     )
     figure.update_layout(
-        xaxis={"range": [2008.5, max((e.year for e in entries), default=2025) + 2], "dtick": 2, "showgrid": True, "side": "top"},
+        xaxis={
+            "range": [2008.5, max((e.year for e in entries), default=2025) + 2],
+            "dtick": 2,
+            "showgrid": True,
+            "side": "top",
+        },
         yaxis={
             "tickvals": middles,
             "ticktext": list(lanes),

@@ -1,6 +1,8 @@
 """A method is one file: it is found by lying in its folder, and a file that is no method is an error."""
 
+import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from normcore.core import LAYOUTS
 from normcore.registry import _method
 
 ROOT = Path(__file__).parents[2]
+FILES = [path for path in sorted(ROOT.glob("normcore/methods/*/*.py")) if path.stem != "__init__"]
 
 ONE_FILE = '''
 """Mean removal: each sample loses its mean."""
@@ -119,8 +122,18 @@ def test_a_module_without_a_method_is_named() -> None:
 
 
 def test_every_file_is_found_and_keyed_by_its_name() -> None:
-    files = {path.stem: path.parent.name for path in ROOT.glob("normcore/methods/*/*.py") if path.stem != "__init__"}
+    files = {path.stem: path.parent.name for path in FILES}
     assert {key: method.family for key, method in METHODS.items()} == files
+
+
+@pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
+def test_a_long_file_says_why(path: Path) -> None:
+    source = path.read_text()
+    lines = len(source.splitlines())
+    reasons = re.findall(r"^Longer than most: .+\.$", ast.get_docstring(ast.parse(source)) or "", re.MULTILINE)
+    assert lines <= 120, f"{path.name} has {lines} lines: it holds two ideas"
+    assert lines <= 80 or reasons, f"{path.name} has {lines} lines: say why ('Longer than most: …') or make it shorter"
+    assert lines > 80 or not reasons, f"{path.name} has {lines} lines and says that it is longer than most"
 
 
 def test_families_and_years_give_the_order() -> None:
@@ -136,7 +149,9 @@ def test_every_method_says_what_it_is(method: Method) -> None:
     assert method.fn.__doc__ is not None
     assert "Source: " in method.fn.__doc__ and "Shapes: " in method.fn.__doc__
     assert str(method.paper.year) in method.fn.__doc__
-    assert method.paper.arxiv is None or method.paper.arxiv in method.fn.__doc__
+    if method.paper.arxiv is not None:
+        assert method.paper.arxiv in method.fn.__doc__
+        assert method.paper.arxiv.startswith(f"{method.paper.year % 100:02}"), "the year is that of the arXiv number"
     assert method.layouts and method.formula and method.pytorch
     assert {identity.other for identity in method.equals} <= set(METHODS)
     assert set(method.affine) <= method.inputs

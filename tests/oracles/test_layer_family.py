@@ -45,7 +45,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "dynamic_erf": {"init_alpha": 0.5, "init_shift": 0.0},  # the paper
     "qk_norm": {"heads": 2, "kind": "l2", "scale": 1.0, "eps": 1e-6},  # eps: Qwen3, flax; two heads so that they show
     "selu": {},
-    "ada_norm": {"eps": 1e-5, "scale": 1.0, "k": 0.1, "unbiased": False},  # the authors' code: k, adanorm_scale
+    "ada_norm": {"eps": 1e-5, "scale": 1.0, "k": 0.1, "unbiased": False},  # k, ε: the authors' code
     "simple_norm": {"eps": 1e-6},  # timm.layers.SimpleNorm
     "simple_norm_2d": {"eps": 1e-6},  # timm.layers.SimpleNorm2d
 }

@@ -27,7 +27,7 @@ jax.config.update("jax_enable_x64", True)
 
 # The defaults of the methods' settings, and where the values stand.
 PUBLISHED: dict[str, dict[str, Any]] = {
-    "scaled_weight_standardization": {"gamma": 1.0, "eps": 1e-4, "eps_place": "inside", "unbiased": True},  # appendix D
+    "scaled_weight_standardization": {"gamma": 1.0, "eps": 1e-4, "eps_place": "inside", "unbiased": True},  # `listing`
     "centered_weight_norm": {},  # the paper has no ε
     "spectral_norm": {"n_power_iterations": 1, "eps": 1e-12},  # torch.nn.utils.parametrizations.spectral_norm
     "spectral_norm_exact": {},
@@ -35,7 +35,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "orthogonal_parametrization": {"kind": "exponential"},  # torch's for square matrices
     "max_norm_constraint": {"max_norm": 3.0, "eps": 1e-7},  # Srivastava and others 2014; keras.config.epsilon
     "unit_norm_constraint": {"eps": 1e-7},  # keras.config.epsilon
-    "parseval_update": {"beta": 1e-3},  # within the paper's range
+    "parseval_update": {"beta": 1e-3},  # near the 3e-4 that codes of the paper have
 }
 
 LAYOUTS = ["linear", "conv1d", "conv2d", "conv3d"]
@@ -70,7 +70,7 @@ def gains(weight: Tensor) -> Tensor:
 
 
 def listing(weight: Tensor, gain: Tensor, gamma: float, eps: float) -> Tensor:
-    """The paper's PyTorch listing."""
+    """A form common in PyTorch, TensorFlow and Haiku code of the paper, here with torch.var's n - 1."""
     axes, fan_in = list(range(1, weight.ndim)), math.prod(weight.shape[1:])
     mean, var = weight.mean(axes, keepdim=True), weight.var(axes, keepdim=True)
     return gamma * (weight - mean) / (var * fan_in + eps) ** 0.5 * gain

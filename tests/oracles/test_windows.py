@@ -18,7 +18,7 @@ from normcore.figures.regions import region_blocks
 from normcore.lab.probe import probe
 
 PUBLISHED: dict[str, dict[str, Any]] = {
-    # renmengye/div-norm, cifar_exp_config.py: 5×5 is its most common window, 0.5 the first sigma of the DN networks.
+    # renmengye/div-norm, cifar_exp_config.py: 5×5 in the first layer of the DN networks, whose sigma starts at 0.5.
     "divisive_norm": {"window": 5, "sigma": 0.5},
     # Jarrett et al., section 2: 9×9. Pylearn2's lecun_lcn: sigma=2.0 in gaussian_filter, threshold=1e-4.
     "local_contrast_norm": {"window": 9, "sigma": 2.0, "floor": 1e-4},

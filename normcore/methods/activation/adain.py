@@ -26,8 +26,8 @@ def adain(
     """Standardizes each channel of each sample, then gives it the style's standard deviation and mean there.
 
     ε stands inside both roots, so that a content that is its own style is left as it is. The variances divide by n, as
-    in the paper; with `unbiased` by n - 1, as in the common PyTorch code (the authors' Lua code: n for the content,
-    n - 1 without ε for the style). Without a style it is InstanceNorm without gain and bias.
+    in the authors' Lua code (which adds no ε to the style's); with `unbiased` by n - 1, as in the common PyTorch code.
+    Without a style it is InstanceNorm without gain and bias.
 
     Shapes: x (n c l), (n c h w) or (n c d h w); style (n c ...), its positions as many as it likes.
     Source: Huang and Belongie 2017, arXiv:1703.06868.

@@ -1,4 +1,7 @@
-"""Batch-instance normalization: each channel learns how much of BatchNorm and how much of InstanceNorm it wants."""
+"""Batch-instance normalization: each channel learns how much of BatchNorm and how much of InstanceNorm it wants.
+
+Longer than most: two norms are mixed, and only one of them has running statistics.
+"""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,7 @@
-"""Batch renormalization: batch statistics, corrected towards the running ones that evaluation will use."""
+"""Batch renormalization: batch statistics, corrected towards the running ones that evaluation will use.
+
+Longer than most: training and evaluation have different formulas, and each is given in PyTorch too.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -53,12 +56,11 @@ def batch_renorm(
     Shapes: x (n c ...) or (n t c); weight and bias (c); running_mean and running_var (c).
     Source: Ioffe 2017, arXiv:1702.03275.
     """
+    wide = widen(x)
     if not training:
         y, used = apply_running(x, batch, state, eps, weight, bias)
-        return Normed(
-            y, {**used, "scale_correction": widen(x).new_ones(()), "shift_correction": widen(x).new_zeros(())}, state
-        )
-    wide = widen(x)
+        none = {"scale_correction": wide.new_ones(()), "shift_correction": wide.new_zeros(())}
+        return Normed(y, {**used, **none}, state)
     centered, by_channel = center(wide, batch)
     var = batch.spread(variance(centered, batch))
     std, stats = (var + eps).sqrt(), {"mean": batch.spread(by_channel).detach(), "var": var.detach()}
@@ -76,16 +78,12 @@ def batch_renorm(
 def _pytorch(settings: Mapping[str, Any]) -> str:
     if not settings["training"]:
         return "norm = torch.nn.BatchNorm{nd}({c}, eps={eps}).eval()\ny = norm({x}){back}"
-    return "\n".join(
-        [
-            "mean, var = x.mean({reduced}, keepdim=True), x.var({reduced}, unbiased=False, keepdim=True)",
-            "running_mean, running_std = 0.0, (1 + {eps}) ** 0.5  # those of a new layer",
-            "std = torch.sqrt(var + {eps})",
-            "r = (std / running_std).clamp(1 / {rmax}, {rmax}).detach()",
-            "d = ((mean - running_mean) / running_std).clamp(-{dmax}, {dmax}).detach()",
-            "y = (x - mean) / std * r + d",
-        ]
-    )
+    return """mean, var = x.mean({reduced}, keepdim=True), x.var({reduced}, unbiased=False, keepdim=True)
+running_mean, running_std = 0.0, (1 + {eps}) ** 0.5  # those of a new layer
+std = torch.sqrt(var + {eps})
+r = (std / running_std).clamp(1 / {rmax}, {rmax}).detach()
+d = ((mean - running_mean) / running_std).clamp(-{dmax}, {dmax}).detach()
+y = (x - mean) / std * r + d"""
 
 
 METHOD = Method(

@@ -1,4 +1,7 @@
-"""Conditional batch normalization: BatchNorm with a gain and a bias of its own for each class."""
+"""Conditional batch normalization: BatchNorm with a gain and a bias of its own for each class.
+
+Longer than most: all that BatchNorm has, and labels and tables besides.
+"""
 
 from collections.abc import Mapping
 

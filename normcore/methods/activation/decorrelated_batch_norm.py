@@ -1,4 +1,7 @@
-"""Decorrelated batch normalization: the channels of a group come out uncorrelated."""
+"""Decorrelated batch normalization: the channels of a group come out uncorrelated.
+
+Longer than most: PyTorch has no whitening, so that its code is written out, for training and for evaluation.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -78,12 +81,7 @@ METHOD = Method(
         *(Region(f"n (g k) {space} -> g", running=True) for space in LAYOUTS),
         *(Region(f"n (g k) {space} -> n g {space}") for space in LAYOUTS),
     ),
-    paper=Paper(
-        "Lei Huang, Dawei Yang, Bo Lang, Jia Deng",
-        "Decorrelated Batch Normalization",
-        2018,
-        "1804.08450",
-    ),
+    paper=Paper("Lei Huang, Dawei Yang, Bo Lang, Jia Deng", "Decorrelated Batch Normalization", 2018, "1804.08450"),
     why="BatchNorm gives every channel unit variance but leaves the channels correlated. Whitening removes that too, "
     "and ZCA, which turns nothing, keeps channels from trading places between batches.",
     formula=r"<whitening> \cdot (<x> - <mean>) + <from_others>",

@@ -1,4 +1,7 @@
-"""EvoNorm-B1: the batch's standard deviation, or (x + 1) times the sample's own size, whichever is larger."""
+"""EvoNorm-B1: the batch's standard deviation, or (x + 1) times the sample's own size, whichever is larger.
+
+Longer than most: two statistics, one of them remembered, and PyTorch code for training and for evaluation.
+"""
 
 from collections.abc import Mapping
 from typing import Any

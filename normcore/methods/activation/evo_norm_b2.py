@@ -1,4 +1,7 @@
-"""EvoNorm-B2: the batch's standard deviation, or the sample's own size less the value, whichever is larger."""
+"""EvoNorm-B2: the batch's standard deviation, or the sample's own size less the value, whichever is larger.
+
+Longer than most: two statistics, one of them remembered, and PyTorch code for training and for evaluation.
+"""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,7 @@
-"""Filter response normalization: each channel of each sample by its root mean square, then a learned threshold."""
+"""Filter response normalization: each channel of each sample by its root mean square, then a learned threshold.
+
+Longer than most: an ε that can be learned, and an activation that belongs to the method.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -62,6 +65,8 @@ def _pytorch(settings: Mapping[str, Any]) -> str:
     return f"eps = {{eps}}{added}\ny = x * torch.rsqrt(x.square().mean(dim={{reduced}}, keepdim=True) + eps){unit}"
 
 
+DIVIDED = r"\frac{<x>}{\sqrt{<mean_square> + <eps>}}"
+
 METHOD = Method(
     fn=filter_response_norm,
     name="FRN",
@@ -74,11 +79,7 @@ METHOD = Method(
     ),
     why="GroupNorm freed training from the batch but stayed behind BatchNorm. Dropping the mean, and learning where "
     "the activation cuts off instead, catches up at every batch size.",
-    formula=lambda settings: (
-        r"\max(\frac{<x>}{\sqrt{<mean_square> + <eps>}}, 0)"
-        if settings["tlu"]
-        else r"\frac{<x>}{\sqrt{<mean_square> + <eps>}}"
-    ),
+    formula=lambda settings: rf"\max({DIVIDED}, 0)" if settings["tlu"] else DIVIDED,
     pytorch=_pytorch,
     affine={**GAIN_AND_BIAS, "tau": Slot("c", 0.0), "learned_eps": Slot("1", 1e-4)},
     invariant_to=frozenset({"scale"}),

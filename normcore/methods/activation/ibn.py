@@ -1,4 +1,7 @@
-"""Instance-batch normalization (IBN-a): instance norm for the first channels, batch norm for the others."""
+"""Instance-batch normalization (IBN-a): instance norm for the first channels, batch norm for the others.
+
+Longer than most: two norms divide the channels, and only one of them has running statistics.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated

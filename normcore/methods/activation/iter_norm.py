@@ -1,4 +1,7 @@
-"""Iterative normalization: channels decorrelated by a few Newton steps."""
+"""Iterative normalization: channels decorrelated by a few Newton steps.
+
+Longer than most: PyTorch has no whitening, so that its code is written out, for training and for evaluation.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, Any

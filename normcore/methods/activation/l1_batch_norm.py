@@ -1,4 +1,7 @@
-"""L1 batch normalization: the mean distance from the mean takes the place of the standard deviation."""
+"""L1 batch normalization: the mean distance from the mean takes the place of the standard deviation.
+
+Longer than most: training and evaluation have different formulas, and each is given in PyTorch too.
+"""
 
 import math
 from collections.abc import Mapping

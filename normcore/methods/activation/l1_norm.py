@@ -8,7 +8,7 @@ from normcore.core import Bound, Epsilon, Method, Normed, Paper, Region, widen
 def l1_norm(x: Tensor, channels: Bound, *, eps: Epsilon = 1e-12) -> Normed:
     """Divides the channels of each position by the sum of their absolute values.
 
-    ``y = x / max(norm, eps)``, as in PyTorch (the paper, and Chainer, add ε to the norm instead). Nothing is squared,
+    ``y = x / max(norm, eps)``, as in PyTorch (the paper adds ε to the norm instead). Nothing is squared,
     so that one large value weighs less than in the L2 norm.
 
     Shapes: x (n c ...) or (n t c).

@@ -1,4 +1,7 @@
-"""Top-k batch normalization: the largest distances from the mean take the place of the standard deviation."""
+"""Top-k batch normalization: the largest distances from the mean take the place of the standard deviation.
+
+Longer than most: training and evaluation have different formulas, and each is given in PyTorch too.
+"""
 
 import math
 from collections.abc import Mapping
@@ -52,9 +55,8 @@ def linf_batch_norm(
     """
     wide = widen(x)
     if track_running_stats and not training:
-        used = {
-            name: along_channels(state[name].to(wide.dtype), batch) for name in ("running_mean", "running_deviation")
-        }
+        known = ("running_mean", "running_deviation")
+        used = {name: along_channels(state[name].to(wide.dtype), batch) for name in known}
         centered, deviation = wide - used["running_mean"], used["running_deviation"]
     else:
         centered, mean = center(wide, batch)
@@ -75,18 +77,14 @@ def _factor(size: int) -> float:
 def _pytorch(settings: Mapping[str, Any]) -> str:
     if settings["track_running_stats"] and not settings["training"]:
         return "running_mean, running_deviation = 0.0, 1.0  # those of a new layer\ny = x / (running_deviation + {eps})"
-    return "\n".join(
-        [
-            "import math",
-            "",
-            "centered = x - x.mean(dim={reduced}, keepdim=True)",
-            "distances = centered.abs().movedim({channel}, 0).flatten(1)  # (channels, values)",
-            "n = distances.shape[1]",
-            "factor = (1 + math.sqrt(math.pi * math.log(4))) / math.sqrt(8 * math.log(n))",
-            "deviation = factor * distances.topk(min({k}, n)).values.mean(1)",
-            "y = centered / (deviation.reshape({column}) + {eps})",
-        ]
-    )
+    return """import math
+
+centered = x - x.mean(dim={reduced}, keepdim=True)
+distances = centered.abs().movedim({channel}, 0).flatten(1)  # (channels, values)
+n = distances.shape[1]
+factor = (1 + math.sqrt(math.pi * math.log(4))) / math.sqrt(8 * math.log(n))
+deviation = factor * distances.topk(min({k}, n)).values.mean(1)
+y = centered / (deviation.reshape({column}) + {eps})"""
 
 
 METHOD = Method(

@@ -4,18 +4,7 @@ from typing import Annotated
 
 from torch import Tensor, tensor
 
-from normcore.core import (
-    GAIN_AND_BIAS,
-    Divides,
-    Epsilon,
-    Method,
-    Normed,
-    Paper,
-    Range,
-    Window,
-    affine,
-    widen,
-)
+from normcore.core import GAIN_AND_BIAS, Divides, Epsilon, Method, Normed, Paper, Range, Window, affine, widen
 
 
 def local_context_norm(
@@ -36,7 +25,7 @@ def local_context_norm(
     the statistics; with small maps the authors' code takes n - 1, with large ones it stops those gradients.
 
     Shapes: x (n c l), (n c h w) or (n c d h w); weight and bias (c).
-    Source: Ortiz, Robinson, Morris, Fuentes, Kiekintveld, Hassan and Jojic 2020, arXiv:1912.05845.
+    Source: Ortiz, Robinson, Morris, Fuentes, Kiekintveld, Hassan and Jojic 2019, arXiv:1912.05845.
     """
     wide = widen(x)
     origin = wide.detach().mean(tuple(range(1, x.ndim)), keepdim=True)  # a large mean would cost digits
@@ -65,7 +54,7 @@ METHOD = Method(
         "Anthony Ortiz, Caleb Robinson, Dan Morris, Olac Fuentes, Christopher Kiekintveld, Md Mahmudulla Hassan, "
         "Nebojsa Jojic",
         "Local Context Normalization: Revisiting Local Normalization",
-        2020,
+        2019,
         "1912.05845",
     ),
     why="In detection and segmentation, what lies far off in a large image should not change a feature here. A window "

@@ -42,23 +42,17 @@ def local_contrast_norm(
 
 def _pytorch(settings: Mapping[str, Any]) -> str:
     back, ahead = settings["window"] // 2, (settings["window"] - 1) // 2
-    return "\n".join(
-        [
-            "functional = torch.nn.functional",
-            f"steps = torch.arange({-back}, {ahead + 1})",
-            "tap = line = torch.exp(-0.5 * (steps / {sigma}).square())",
-            "for _ in range(x.ndim - 3):",
-            "    tap = tap[..., None] * line",
-            "def window_mean(v):",
-            f"    sides = ({back}, {ahead}) * (x.ndim - 2)",
-            "    inside, v = (functional.pad(p, sides) for p in (torch.ones_like(v), v))",
-            "    sums, counts = (functional.conv{nd}(p.mean(1, keepdim=True), tap[None, None]) for p in (v, inside))",
-            "    return sums / counts",
-            "v = x - window_mean(x)",
-            "deviation = window_mean(v.square()).sqrt()",
-            "y = v / torch.maximum(deviation, deviation.mean({space}, keepdim=True)).clamp_min({floor})",
-        ]
-    )
+    return f"""steps = torch.arange({-back}, {ahead + 1})
+tap = line = torch.exp(-0.5 * (steps / {{sigma}}).square())
+for _ in range(x.ndim - 3):
+    tap = tap[..., None] * line
+def window_mean(v):
+    inside, v = (torch.nn.functional.pad(p, ({back}, {ahead}) * (x.ndim - 2)) for p in (torch.ones_like(v), v))
+    sums, counts = (torch.conv{{nd}}(p.mean(1, keepdim=True), tap[None, None]) for p in (v, inside))
+    return sums / counts
+v = x - window_mean(x)
+deviation = window_mean(v.square()).sqrt()
+y = v / torch.maximum(deviation, deviation.mean({{space}}, keepdim=True)).clamp_min({{floor}})"""
 
 
 METHOD = Method(

@@ -1,4 +1,7 @@
-"""Masked batch normalization: BatchNorm whose statistics leave out the positions that do not count."""
+"""Masked batch normalization: BatchNorm whose statistics leave out the positions that do not count.
+
+Longer than most: running statistics that a mask with nothing in it must leave alone, and PyTorch code for both modes.
+"""
 
 from collections.abc import Mapping
 from typing import Any

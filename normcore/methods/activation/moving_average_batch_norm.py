@@ -1,4 +1,7 @@
-"""Moving-average batch normalization: the running statistics, the present batch included, already in training."""
+"""Moving-average batch normalization: the running statistics, the present batch included, already in training.
+
+Longer than most: training and evaluation have different formulas, and each is given in PyTorch too.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -41,11 +44,11 @@ def moving_average_batch_norm(
 
     The gradient flows through the batch's share of them. The first batch counts in full, and with momentum None every
     batch counts the same. The variance, the running one too, divides by n; ε stands inside the root. This is the plain
-    form, as in equinox (``mode="ema"``); the paper's also averages statistics of the backward pass, over several
-    batches, and centers the weights instead of the input.
+    form, equinox's. The paper's divides by a running root mean square without centering, in whose place it centers
+    the weights, and averages statistics of the backward pass too, over several batches.
 
     Shapes: x (n c ...) or (n t c); weight and bias (c); running_mean and running_var (c).
-    Source: the forward pass of Yan et al. 2020, arXiv:2001.06838, with centering; equinox.nn.BatchNorm.
+    Source: ``equinox.nn.BatchNorm(mode="ema")``; the idea is that of Yan et al. 2020, arXiv:2001.06838.
     """
     wide = widen(x)
     mean, var = (along_channels(state[name].to(wide.dtype), batch) for name in ("running_mean", "running_var"))
@@ -65,16 +68,13 @@ def moving_average_batch_norm(
 
 
 def _pytorch(settings: Mapping[str, Any]) -> str:
+    statistics = "mean, var = torch.zeros({column}), torch.ones({column})  # running averages of a new layer"
     if settings["training"]:
-        lines = [
-            "mean, var = x.mean({reduced}, keepdim=True), x.var({reduced}, unbiased=False, keepdim=True)",
-            "# The first batch counts in full. From the second on, these are averages with the running ones:",
-            "# mean = (1 - share) * running_mean + share * mean, and var alike; share is "
-            + ("1 / batches seen." if settings["momentum"] is None else "{momentum}."),
-        ]
-    else:
-        lines = ["mean, var = torch.zeros({column}), torch.ones({column})  # running averages of a new layer"]
-    return "\n".join([*lines, "y = (x - mean) / torch.sqrt(var + {eps})"])
+        share = "1 / batches seen" if settings["momentum"] is None else "{momentum}"
+        statistics = f"""mean, var = x.mean({{reduced}}, keepdim=True), x.var({{reduced}}, unbiased=False, keepdim=True)
+# The first batch counts in full. From the second on, these are averages with the running ones:
+# mean = (1 - share) * running_mean + share * mean, and var alike; share is {share}."""
+    return f"{statistics}\ny = (x - mean) / torch.sqrt(var + {{eps}})"
 
 
 METHOD = Method(

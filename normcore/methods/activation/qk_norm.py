@@ -1,4 +1,7 @@
-"""Query-key normalization: in attention, every head's queries and keys get a fixed length."""
+"""Query-key normalization: in attention, every head's queries and keys get a fixed length.
+
+Longer than most: three kinds of normalization, each with its formula and its PyTorch code.
+"""
 
 from typing import Annotated
 

@@ -1,4 +1,7 @@
-"""Recurrent batch normalization: each step of a sequence has batch statistics of its own."""
+"""Recurrent batch normalization: each step of a sequence has batch statistics of its own.
+
+Longer than most: running statistics for each step, of which later steps must take the last known one.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated

@@ -1,4 +1,7 @@
-"""Spatially-adaptive normalization: gain and bias are maps, made of a picture of what lies where."""
+"""Spatially-adaptive normalization: gain and bias are maps, made of a picture of what lies where.
+
+Longer than most: the norm below is one of two, and only one of them has running statistics.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated

@@ -1,9 +1,12 @@
-"""Sparse switchable normalization: a learned mixture of statistics that narrows down to a single normalizer."""
+"""Sparse switchable normalization: a learned mixture of statistics that narrows down to a single normalizer.
+
+Longer than most: three kinds of statistics, two sets of shares, and the projection that makes shares sparse.
+"""
 
 import math
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -77,9 +80,7 @@ def _sparsest_max(logits: Tensor, radius: float) -> Tensor:
     return torch.where(stretched.amin() < 0, pair, stretched)
 
 
-def _pytorch(settings: Mapping[str, Any]) -> str:
-    return switching_code(settings, "share = torch.full((3,), 1 / 3)  # SparsestMax of three equal logits, learned")
-
+SHARES = "share = torch.full((3,), 1 / 3)  # SparsestMax of three equal logits, learned"
 
 METHOD = Method(
     fn=sparse_switchable_norm,
@@ -98,7 +99,7 @@ METHOD = Method(
     why="A mixture keeps computing all three normalizers, though most layers want one. Shares that become exactly 0 "
     "while training leave the one that the layer has chosen.",
     formula=r"\frac{<x> - <mean>}{\sqrt{<var> + <eps>}}",
-    pytorch=_pytorch,
+    pytorch=partial(switching_code, shares=SHARES),
     affine={**GAIN_AND_BIAS, "mean_weight": Slot("3", 1.0), "var_weight": Slot("3", 1.0)},
     state=RUNNING,
     invariant_to=frozenset({"scale", "shift"}),

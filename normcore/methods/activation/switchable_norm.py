@@ -1,8 +1,10 @@
-"""Switchable normalization: a learned mixture of instance, layer and batch statistics."""
+"""Switchable normalization: a learned mixture of instance, layer and batch statistics.
+
+Longer than most: three kinds of statistics, and two sets of learned shares besides gain and bias.
+"""
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,10 +61,7 @@ def switchable_norm(
     )
 
 
-def _pytorch(settings: Mapping[str, Any]) -> str:
-    shares = "share = torch.softmax(torch.ones(3), 0)  # learned, one set for the means and one for the variances"
-    return switching_code(settings, shares)
-
+SHARES = "share = torch.softmax(torch.ones(3), 0)  # learned, one set for the means and one for the variances"
 
 METHOD = Method(
     fn=switchable_norm,
@@ -81,7 +80,7 @@ METHOD = Method(
     why="No normalizer is best for every layer and batch size. Let each layer learn how much of instance, layer and "
     "batch statistics it wants.",
     formula=r"\frac{<x> - <mean>}{\sqrt{<var> + <eps>}}",
-    pytorch=_pytorch,
+    pytorch=partial(switching_code, shares=SHARES),
     affine={**GAIN_AND_BIAS, "mean_weight": Slot("3", 1.0), "var_weight": Slot("3", 1.0)},
     state=RUNNING,
     invariant_to=frozenset({"scale", "shift"}),

@@ -1,4 +1,7 @@
-"""Synchronized batch normalization: each channel shares its statistics across the batches of all processes."""
+"""Synchronized batch normalization: each channel shares its statistics across the batches of all processes.
+
+Longer than most: sums over all processes need a function of their own, since their gradients are sums too.
+"""
 
 from collections.abc import Mapping
 from typing import Any

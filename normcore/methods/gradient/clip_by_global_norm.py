@@ -22,7 +22,7 @@ def clip_by_global_norm(
     The norm of half-precision gradients is taken in float32.
 
     Shapes: any list of tensors. Units: those of the gradient.
-    Source: Pascanu, Mikolov and Bengio 2013, arXiv:1211.5063.
+    Source: Pascanu, Mikolov and Bengio 2012, arXiv:1211.5063.
     """
     norms = [torch.linalg.vector_norm(widen(gradient), norm_type) for gradient in gradients if gradient.numel()]
     if not norms:
@@ -39,8 +39,8 @@ METHOD = Method(
     regions=(Region("o ->"), Region("o i ... ->")),
     paper=Paper(
         "Razvan Pascanu, Tomáš Mikolov, Yoshua Bengio",
-        "On the Difficulty of Training Recurrent Neural Networks",
-        2013,
+        "On the difficulty of training Recurrent Neural Networks",
+        2012,
         "1211.5063",
     ),
     why="Where the loss has a cliff, a full gradient step jumps off it. Shortening the gradient keeps its direction "

@@ -36,7 +36,7 @@ METHOD = Method(
     regions=(Region("o i ... -> o"),),
     paper=Paper(
         "Geoffrey E. Hinton, Nitish Srivastava, Alex Krizhevsky, Ilya Sutskever, Ruslan R. Salakhutdinov",
-        "Improving Neural Networks by Preventing Co-Adaptation of Feature Detectors",
+        "Improving neural networks by preventing co-adaptation of feature detectors",
         2012,
         "1207.0580",
     ),

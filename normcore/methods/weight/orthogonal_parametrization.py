@@ -1,4 +1,7 @@
-"""Orthogonal parametrization: whatever the weight becomes in training, the matrix made from it is orthonormal."""
+"""Orthogonal parametrization: whatever the weight becomes in training, the matrix made from it is orthonormal.
+
+Longer than most: three maps, and each is written in PyTorch too.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated

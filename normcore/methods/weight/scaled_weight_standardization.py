@@ -1,4 +1,7 @@
-"""Scaled weight standardization: each output unit gets weights that hand on the variance of its inputs."""
+"""Scaled weight standardization: each output unit gets weights that hand on the variance of its inputs.
+
+Longer than most: three places where ε stands, each with its formula and its PyTorch code.
+"""
 
 from typing import Annotated
 
@@ -39,8 +42,8 @@ def scaled_weight_standardization(
 ) -> Normed:
     """Standardizes the weights of each output unit and divides them by the root of how many they are (the fan-in).
 
-    With N weights a unit: ``gain * gamma * (w - mean) / sqrt(N * var + eps)``. The defaults are the listing in the
-    paper, with n - 1 variance. The authors' JAX code takes ``eps_place="floor", unbiased=False``, that is
+    With N weights a unit: ``gain * gamma * (w - mean) / sqrt(N * var + eps)``. The defaults are a form common in
+    PyTorch code, with n - 1 variance. The authors' JAX code takes ``eps_place="floor", unbiased=False``, that is
     ``sqrt(max(N * var, eps))``; timm ``eps_place="variance", unbiased=False``, that is ``sqrt(N) * sqrt(var + eps)``,
     with ε = 1e-6. γ makes up for the nonlinearity: 1.7139 for ReLU, 1.7881 for SiLU. The gain starts at 1.
 
@@ -55,12 +58,9 @@ def scaled_weight_standardization(
         length = root(unit.size * var + eps if eps_place == "inside" else (unit.size * var).clamp_min(eps))
     y = gamma * centered / length
     y = y if gain is None else y * gain.to(y.dtype)
-    stats = {
-        "mean": unit.spread(mean).detach(),
-        "var_unbiased" if unbiased else "var": var.detach(),
-        "fan_in": torch.full_like(var.detach(), unit.size),
-    }
-    return Normed(y.to(weight.dtype), stats)
+    stats = {"mean": unit.spread(mean), "var_unbiased" if unbiased else "var": var}
+    stats["fan_in"] = torch.full_like(var, unit.size)
+    return Normed(y.to(weight.dtype), {name: value.detach() for name, value in stats.items()})
 
 
 LENGTHS = {

@@ -9,8 +9,6 @@ from torch.nn.functional import normalize
 
 from normcore.core import EMPTY, Bound, Epsilon, Method, Normed, Paper, Range, Region, Slot, widen
 
-STARTING_STEPS = 15
-
 
 def _step(matrix: Tensor, v: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """One power iteration: first the output side u, then the input side v."""
@@ -19,10 +17,10 @@ def _step(matrix: Tensor, v: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 
 
 def _start(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Singular vectors after the first iterations, shaped (o 1 ...) and (1 i ...)."""
+    """Singular vectors after the first 15 iterations, shaped (o 1 ...) and (1 i ...)."""
     matrix = widen(weight).flatten(1)
     v = normalize(torch.arange(1, matrix.shape[1] + 1, device=matrix.device).to(matrix.dtype).cos(), dim=0)
-    for _ in range(STARTING_STEPS):
+    for _ in range(15):
         u, v = _step(matrix, v, 1e-12)
     return u.reshape(-1, *(1,) * (weight.ndim - 1)), v.reshape(1, *weight.shape[1:])
 
@@ -75,10 +73,7 @@ METHOD = Method(
     "    u = torch.nn.functional.normalize(matrix.detach() @ v, dim=0, eps={eps})\n"
     "    v = torch.nn.functional.normalize(matrix.detach().T @ u, dim=0, eps={eps})\n"
     "y = module.weight / (u @ matrix @ v)",
-    state={
-        "u": Slot("o", lambda weight, whole: _start(weight)[0]),
-        "v": Slot("i", lambda weight, whole: _start(weight)[1]),
-    },
+    state={"u": Slot("o", lambda weight, _: _start(weight)[0]), "v": Slot("i", lambda weight, _: _start(weight)[1])},
     invariant_to=frozenset({"scale"}),
     builds_on=("weight_norm",),
 )

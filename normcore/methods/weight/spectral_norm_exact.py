@@ -13,7 +13,7 @@ def spectral_norm_exact(weight: Tensor, whole: Bound) -> Normed:
     nothing. The decomposition costs far more than one power iteration. A weight of zeros gives nan.
 
     Shapes: weight (o i ...).
-    Source: Miyato, Kataoka, Koyama and Yoshida 2018, arXiv:1802.05957 (equations 6 to 8).
+    Source: Miyato, Kataoka, Koyama and Yoshida 2018, arXiv:1802.05957 (section 2.1).
     """
     wide = widen(weight)
     largest = torch.linalg.svd(wide.flatten(1), full_matrices=False).S[0].reshape((1,) * weight.ndim)

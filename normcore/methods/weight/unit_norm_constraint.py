@@ -12,7 +12,8 @@ def unit_norm_constraint(weight: Tensor, unit: Bound, *, eps: Epsilon = 1e-7) ->
     normalization, the lengths that the steps give are forgotten.
 
     Shapes: weight (o i ...).
-    Source: Zhang, Ma, Li and Wu 2017, arXiv:1709.04546; the definition is that of ``keras.constraints.UnitNorm``.
+    Source: ``keras.constraints.UnitNorm``; after each step, and without ε, in Zhang, Ma, Li and Wu 2017,
+    arXiv:1709.04546 (whose Adam also takes the part along the weights out of their gradients).
     """
     wide = widen(weight)
     norm = root(unit.spread(unit.mean(wide.square()) * unit.size))
@@ -24,7 +25,7 @@ METHOD = Method(
     name="Unit-Norm Constraint",
     regions=(Region("o i ... -> o"),),
     paper=Paper(
-        "Zijun Zhang, Lin Ma, Zongpeng Li, Chuan Wu", "Normalized Direction-Preserving Adam", 2017, "1709.04546"
+        "Zijun Zhang, Lin Ma, Zongpeng Li, Chuan Wu", "Normalized Direction-preserving Adam", 2017, "1709.04546"
     ),
     why="Before a normalization the length of a unit's weights changes no output, yet as it grows every step turns "
     "them less. Held at length 1, they turn by what the learning rate says.",
