@@ -1,0 +1,218 @@
+"""A fair race: same first weights, same batches in the same order, many seeds; only the contestants differ."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from normcore.core import NormcoreError
+from normcore.lab import tasks
+from normcore.lab.results import Held, Results
+from normcore.lab.teams import Evaluation, Setup, Team
+
+TOO_LARGE = 1e6
+"""A loss beyond this counts as diverged, as one that is not a number does."""
+ORDER = 1 << 32
+"""Keeps the seeds of the batch order apart from those of the first weights."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One side of a race: a method (None: no normalization) with its settings, and whatever else shall differ.
+
+    `overrides` are arguments of `Race` with other values: ``{"learning_rate": 0.1, "activation": "tanh"}``.
+    """
+
+    norm: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    name: str | None = None
+
+    @property
+    def label(self) -> str:
+        """What it is called in tables and plots."""
+        differing = [f"{name}={value}" for name, value in {**self.settings, **self.overrides}.items()]
+        return self.name or " ".join([self.norm or "none", *differing])
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of all contestants: training losses (contestants seeds), each before its step.
+
+    `gradients` are the lengths of the gradients of all weights, (seeds layers) for each contestant. `held` is there at
+    the steps after which the held-out examples were looked at.
+    """
+
+    step: int
+    loss: np.ndarray
+    gradients: tuple[np.ndarray, ...]
+    held: tuple[Evaluation, ...] | None
+
+
+class Race(Iterator[Step]):
+    """Trains all contestants side by side, one record a step; it can be stopped, saved and gone on with at any step.
+
+    Args:
+        task: One of `tasks.TASKS`, or `tasks.Data` of your own.
+        model: One of `nets.MODELS`.
+        contestants: Keys of methods (None for none), ``(key, settings)`` pairs, or `Contestant`.
+        seeds: How many, or which. A seed decides first weights and the order of examples.
+        steps: How many optimizer steps.
+        evaluate_every: After how many steps the held-out examples are looked at; always after the last.
+        **setup: What holds for all contestants unless they override it: the fields of `teams.Setup`.
+
+    Raises:
+        NormcoreError: Something that cannot be built or trained, in a sentence.
+    """
+
+    def __init__(
+        self,
+        task: str | tasks.Data = "threshold_sum",
+        model: str = "mlp",
+        contestants: Sequence[Any] = ("batch_norm", "layer_norm", "group_norm"),
+        seeds: int | Sequence[int] = 4,
+        steps: int = 800,
+        evaluate_every: int = 50,
+        **setup: Any,
+    ) -> None:
+        self.data = task if isinstance(task, tasks.Data) else tasks.data(task)
+        self.contestants = tuple(_contestant(given) for given in contestants)
+        self.seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+        self.steps, self.evaluate_every, self.step = steps, evaluate_every, 0
+        _check(self)
+        common = _setup(Setup(model=model), setup)
+        setups = [
+            _setup(replace(common, norm=c.norm, settings=dict(c.settings)), c.overrides) for c in self.contestants
+        ]
+        for one in setups:
+            if not isinstance(one.batch_size, int) or not 1 <= one.batch_size <= len(self.data.x):
+                raise NormcoreError(
+                    f"race: batch_size={one.batch_size!r} must be from 1 to {len(self.data.x)}, all there is"
+                )
+        self.teams = [Team(self.data, one, self.seeds, steps) for one in setups]
+        count = (len(self.teams), len(self.seeds))
+        self._loss = np.full((*count, steps), np.nan)
+        self._seconds = np.zeros(len(self.teams))
+        self._gradients = [
+            np.full((len(self.seeds), len(team.layers), steps), np.nan, np.float32) for team in self.teams
+        ]
+        self._held: list[Held] = []
+        self._orders: dict[tuple[int, int], Tensor] = {}
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __next__(self) -> Step:
+        if self.step >= self.steps:
+            raise StopIteration
+        done = self.step
+        for i, team in enumerate(self.teams):
+            chosen = torch.stack([self._batch(seed, done, team.setup.batch_size) for seed in self.seeds])
+            begun = time.perf_counter()
+            losses, norms = team.step(self.data.x[chosen], self.data.y[chosen], done)
+            self._seconds[i] += time.perf_counter() - begun
+            self._loss[i, :, done] = losses.numpy()
+            self._gradients[i][:, :, done] = norms.numpy()
+        self.step += 1
+        held = None
+        if self.step % self.evaluate_every == 0 or self.step == self.steps:
+            held = tuple(team.evaluate() for team in self.teams)
+            self._held.append(Held.of(self.step, held))
+        return Step(done, self._loss[:, :, done], tuple(g[:, :, done] for g in self._gradients), held)
+
+    def results(self) -> Results:
+        """All that was measured so far."""
+        return Results(
+            labels=tuple(contestant.label for contestant in self.contestants),
+            seeds=self.seeds,
+            loss=self._loss[:, :, : self.step].copy(),
+            gradients=tuple(g[:, :, : self.step].copy() for g in self._gradients),
+            layers=tuple(tuple(team.layers) for team in self.teams),
+            held=tuple(self._held),
+            seconds=self._seconds / max(1, self.step),
+            parameters=tuple(sum(p.numel() for p in team.learned) // len(self.seeds) for team in self.teams),
+            limit=TOO_LARGE,
+        )
+
+    def _batch(self, seed: int, step: int, size: int) -> Tensor:
+        """Which examples a seed sees in a step: epoch follows epoch without a gap, each in an order of its own."""
+        total = len(self.data.x)
+        first, parts = step * size, []
+        while size:
+            epoch, at = divmod(first, total)
+            take = min(size, total - at)
+            parts.append(self._order(seed, epoch)[at : at + take])
+            first, size = first + take, size - take
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def _order(self, seed: int, epoch: int) -> Tensor:
+        if self.data.ordered:
+            return torch.arange(len(self.data.x))
+        if (seed, epoch) not in self._orders:
+            for old in [known for known in self._orders if known[0] == seed and known[1] < epoch - 1]:
+                del self._orders[old]
+            generator = torch.Generator().manual_seed(ORDER + 1_000_003 * seed + epoch)
+            self._orders[seed, epoch] = torch.randperm(len(self.data.x), generator=generator)
+        return self._orders[seed, epoch]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the race depends on, and what was measured so far."""
+        return {
+            "step": self.step,
+            "teams": [team.state_dict() for team in self.teams],
+            "loss": self._loss.copy(),
+            "gradients": [g.copy() for g in self._gradients],
+            "held": list(self._held),
+            "seconds": self._seconds.copy(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a `state_dict` of a race that was made alike.
+
+        Raises:
+            NormcoreError: It comes from another race.
+        """
+        if len(state["teams"]) != len(self.teams) or state["loss"].shape != self._loss.shape:
+            raise NormcoreError(
+                f"race: the saved race has {state['loss'].shape} contestants, seeds and steps; "
+                f"this one {self._loss.shape}"
+            )
+        for team, saved in zip(self.teams, state["teams"], strict=True):
+            team.load_state_dict(saved)
+        self.step, self._held = state["step"], list(state["held"])
+        self._loss, self._seconds = state["loss"].copy(), state["seconds"].copy()
+        self._gradients = [g.copy() for g in state["gradients"]]
+
+
+def _contestant(given: Any) -> Contestant:
+    if isinstance(given, Contestant):
+        return given
+    if given is None or isinstance(given, str):
+        return Contestant(given)
+    if isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], Mapping):
+        return Contestant(given[0], given[1])
+    raise NormcoreError(f"race: {given!r} is no contestant; try a key, (key, settings), a Contestant, or None for none")
+
+
+def _setup(base: Setup, given: Mapping[str, Any]) -> Setup:
+    known = {f.name for f in fields(Setup)}
+    for name in given:
+        if name not in known:
+            raise NormcoreError(f"race: nothing here is called {name!r}; there are {', '.join(sorted(known))}")
+    return replace(base, **given)
+
+
+def _check(race: Race) -> None:
+    for what, number in (("steps", race.steps), ("evaluate_every", race.evaluate_every)):
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            raise NormcoreError(f"race: {what}={number!r} must be a whole number of at least 1")
+    if not race.seeds or len(set(race.seeds)) != len(race.seeds):
+        raise NormcoreError(f"race: seeds={race.seeds!r} must be one or more, all different")
+    labels = [contestant.label for contestant in race.contestants]
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    if not labels or twice:
+        raise NormcoreError(f"race: {f'two contestants are called {twice!r}' if twice else 'there is no contestant'}")

@@ -1,0 +1,202 @@
+"""What nets learn in a race: small tasks, drawn from a seed or shipped with a package, split once for everybody."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from normcore.core import NormcoreError
+
+KINDS = ("features", "image", "sequence", "text")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Examples to learn from and examples held out.
+
+    `kind` says what an example is: "features" (c), an "image" (c h w), a "sequence" (t c) or "text" (t, whole numbers).
+    `y` is a class (long), a number (float), or with text the next character at every position; `classes` is 0 where
+    numbers are to be predicted. With `ordered` batches come as they stand in the data, not shuffled.
+    """
+
+    kind: str
+    x: Tensor
+    y: Tensor
+    held_x: Tensor
+    held_y: Tensor
+    classes: int
+    ordered: bool = False
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task by its name: what there is to learn, and how its data come about."""
+
+    key: str
+    name: str
+    about: str
+    kind: str
+    make: Callable[[torch.Generator], Data]
+
+
+def data(key: str, seed: int = 0) -> Data:
+    """The data of a task; the same seed gives the same data.
+
+    Raises:
+        NormcoreError: No task is called so.
+    """
+    if key not in TASKS:
+        raise NormcoreError(f"race: no task is called {key!r}; there are {', '.join(TASKS)}")
+    return TASKS[key].make(torch.Generator().manual_seed(seed))
+
+
+def table(x: Any, y: Any, seed: int = 0) -> Data:
+    """A visitor's own numbers as data: a fifth of the rows is held out; whole numbers in `y` are classes.
+
+    Args:
+        x: Features, one row an example (m c).
+        y: One number or class a row (m).
+
+    Raises:
+        NormcoreError: Not numbers, not finite, not two axes and one, unlike lengths, or fewer than ten rows.
+    """
+    try:
+        features, target = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise NormcoreError("race: the data hold something that is not a number; numbers alone would do") from None
+    if features.ndim != 2 or target.shape != features.shape[:1] or len(features) < 10 or not features.shape[1]:
+        raise NormcoreError(
+            f"race: x has shape {features.shape} and y {target.shape}; they must be (rows, features) and (rows), "
+            "with ten rows or more"
+        )
+    if not (np.isfinite(features).all() and np.isfinite(target).all()):
+        raise NormcoreError("race: the data hold nan or infinity; leave those rows out")
+    whole = bool((target == np.round(target)).all()) and len(np.unique(target)) <= 100
+    names, indices = np.unique(target, return_inverse=True)
+    classes = len(names) if whole else 0
+    if classes == 1:
+        raise NormcoreError(f"race: y is {target[0]:g} in every row; there must be two values at least")
+    wanted = torch.from_numpy(indices) if whole else torch.from_numpy(target).float()
+    order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
+    return _split("features", torch.from_numpy(features).float()[order], wanted[order], classes)
+
+
+def _split(kind: str, x: Tensor, y: Tensor, classes: int, ordered: bool = False) -> Data:
+    """The last fifth is held out."""
+    cut = len(x) - len(x) // 5
+    return Data(kind, x[:cut], y[:cut], x[cut:], y[cut:], classes, ordered)
+
+
+def _threshold_sum(generator: torch.Generator) -> Data:
+    x = torch.rand(1500, 10, generator=generator)
+    y = (x.sum(1) > 5).long()
+    return Data("features", x[:1000], y[:1000], x[1000:], y[1000:], 2)
+
+
+def _plane(points: Callable[[Tensor, Tensor], Tensor], noise: float) -> Callable[[torch.Generator], Data]:
+    """Two classes in the plane: `points` gives the place for a class and a position along its curve."""
+
+    def make(generator: torch.Generator) -> Data:
+        y = torch.arange(1000) % 2
+        along = torch.rand(1000, generator=generator)
+        x = points(y, along) + noise * torch.randn(1000, 2, generator=generator)
+        return _split("features", x, y, 2)
+
+    return make
+
+
+def _moons(y: Tensor, along: Tensor) -> Tensor:
+    angle = torch.pi * along
+    inside = y == 1
+    across = torch.where(inside, 1 - angle.cos(), angle.cos())
+    up = torch.where(inside, 0.5 - angle.sin(), angle.sin())
+    return torch.stack([across, up], 1)
+
+
+def _circles(y: Tensor, along: Tensor) -> Tensor:
+    angle, radius = 2 * torch.pi * along, 1 - 0.5 * y
+    return torch.stack([radius * angle.cos(), radius * angle.sin()], 1)
+
+
+def _spirals(y: Tensor, along: Tensor) -> Tensor:
+    angle = 3 * torch.pi * along.sqrt() + torch.pi * y
+    return torch.stack([angle.cos(), angle.sin()], 1) * along.sqrt()[:, None]
+
+
+def _mixed_scale(generator: torch.Generator) -> Data:
+    x = torch.randn(1500, 10, generator=generator)
+    direction = torch.randn(10, generator=generator)
+    y = (x @ direction + 0.5 * x[:, 0] * x[:, 1] > 0).long()
+    return _split("features", x * torch.logspace(-2, 2, 10), y, 2)
+
+
+@cache
+def _digits() -> tuple[Tensor, Tensor]:
+    from sklearn.datasets import load_digits  # noqa: PLC0415 - only where the lab is used
+
+    found = load_digits()
+    return torch.from_numpy(found.images).float()[:, None] / 16, torch.from_numpy(found.target).long()
+
+
+def _real_digits(generator: torch.Generator) -> Data:
+    x, y = _digits()
+    order = torch.randperm(len(x), generator=generator)
+    return _split("image", x[order], y[order], 10)
+
+
+def _sorted_digits(generator: torch.Generator) -> Data:
+    whole = _real_digits(generator)
+    order = whole.y.argsort(stable=True)
+    return Data("image", whole.x[order], whole.y[order], whole.held_x, whole.held_y, 10, ordered=True)
+
+
+def _styled_digits(generator: torch.Generator) -> Data:
+    x, y = _digits()
+    order = torch.randperm(len(x), generator=generator)
+    contrast = 4.0 ** (2 * torch.rand(len(x), 1, 1, 1, generator=generator) - 1)
+    brightness = 4 * torch.rand(len(x), 1, 1, 1, generator=generator) - 2
+    return _split("image", x[order] * contrast + brightness, y[order], 10)
+
+
+def _adding(generator: torch.Generator, length: int = 30) -> Data:
+    """Hochreiter and Schmidhuber 1997: the sum of the two marked numbers of a sequence."""
+    values = torch.rand(2000, length, generator=generator)
+    places = torch.rand(2000, length, generator=generator).topk(2, dim=1).indices
+    marks = torch.zeros(2000, length).scatter_(1, places, 1.0)
+    return _split("sequence", torch.stack([values, marks], 2), (values * marks).sum(1), 0)
+
+
+def _memory(generator: torch.Generator, delay: int = 20, symbols: int = 8) -> Data:
+    """The symbol at the start, asked for at the end."""
+    y = torch.randint(symbols, (2000,), generator=generator)
+    noise = torch.randint(symbols, (2000, delay), generator=generator)
+    shown = torch.nn.functional.one_hot(torch.cat([y[:, None], noise], 1), symbols).float()
+    first = torch.zeros(2000, delay + 1, 1)
+    first[:, 0] = 1.0
+    return _split("sequence", torch.cat([shown, first], 2), y, symbols)
+
+
+TASKS = {
+    task.key: task
+    for task in (
+        Task("threshold_sum", "Threshold of a sum", "Ten numbers from 0 to 1: is their sum above 5?", "features",
+             _threshold_sum),
+        Task("moons", "Two moons", "Two interleaved half circles in the plane.", "features", _plane(_moons, 0.15)),
+        Task("circles", "Two circles", "One circle inside the other.", "features", _plane(_circles, 0.1)),
+        Task("spirals", "Two spirals", "Two arms that wind around each other.", "features", _plane(_spirals, 0.02)),
+        Task("mixed_scale", "Mixed scales", "Ten features whose spreads range from 0.01 to 100.", "features",
+             _mixed_scale),
+        Task("digits", "Digits", "1,797 handwritten digits of 8 × 8 pixels.", "image", _real_digits),
+        Task("sorted_digits", "Digits, sorted", "The same digits, in batches of one class after the other.", "image",
+             _sorted_digits),
+        Task("styled_digits", "Digits in many styles", "The same digits, each with a brightness and contrast of its "
+             "own.", "image", _styled_digits),
+        Task("adding", "Adding problem", "The sum of the two marked numbers among 30.", "sequence", _adding),
+        Task("memory", "Memory", "Which of eight symbols came first, twenty steps ago?", "sequence", _memory),
+    )
+}  # fmt: skip
+"""All tasks, by their names in a link."""

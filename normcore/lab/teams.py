@@ -1,0 +1,225 @@
+"""One contestant with all its seeds: their nets take a step together, stacked into one where that is faster."""
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state
+from torch.nn import functional
+
+from normcore.core import NormcoreError
+from normcore.lab.nets import MODELS, Plan, build
+from normcore.lab.tasks import Data
+from normcore.registry import METHODS
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": lambda parameters, **options: torch.optim.SGD(parameters, **options, fused=True),
+    "momentum": lambda parameters, **options: torch.optim.SGD(parameters, **options, momentum=0.9, fused=True),
+    "adam": lambda parameters, **options: torch.optim.Adam(parameters, **options, fused=True),
+    "adamw": lambda parameters, **options: torch.optim.AdamW(parameters, **options, fused=True),
+}
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda share: 1.0,
+    "cosine": lambda share: 0.5 * (1 + float(torch.tensor(torch.pi * share).cos())),
+    "warmup": lambda share: min(1.0, share / 0.1),
+    "warmup_cosine": lambda share: min(1.0, share / 0.1) * SCHEDULES["cosine"](share),
+}
+"""The learning rate's factor after a share of all steps."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything in which contestants may differ."""
+
+    norm: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    model: str = "mlp"
+    activation: str = "relu"
+    depth: int = 1
+    width: int = 50
+    placement: str = "pre"
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    optimizer: str = "adam"
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    clip: str | None = None
+    clip_settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def plan(self) -> Plan:
+        """What of it decides the net."""
+        return Plan(self.model, self.norm, self.settings, self.activation, self.depth, self.width, self.placement)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How the nets stand on the held-out examples, in evaluation mode: arrays of (seeds) or (seeds layers)."""
+
+    loss: Tensor
+    accuracy: Tensor
+    mean: Tensor
+    deviation: Tensor
+
+
+class Team:
+    """The nets of one contestant, one a seed."""
+
+    def __init__(self, data: Data, setup: Setup, seeds: tuple[int, ...], steps: int) -> None:
+        _check(setup)
+        self.data, self.setup, self.steps = data, setup, steps
+        self.nets = [build(data, setup.plan, seed) for seed in seeds]
+        self.stacked = MODELS[setup.model].stacked
+        if self.stacked:
+            self.parameters, self.buffers = stack_module_state(self.nets)
+            self.nets = self.nets[:1]
+        everything = list(self.parameters.values()) if self.stacked else [p for n in self.nets for p in n.parameters()]
+        options = {"lr": setup.learning_rate, "weight_decay": setup.weight_decay}
+        self.optimizer = OPTIMIZERS[setup.optimizer](everything, **options)
+        self.learned = everything
+        self.layers = [name for name, p in self.nets[0].named_parameters() if p.ndim > 1]
+        self.memory: list[dict[str, Any]] = [{} for _ in seeds]
+
+    def step(self, x: Tensor, y: Tensor, done: int) -> tuple[Tensor, Tensor]:
+        """A step on a batch for each seed (seeds n ...); the losses (seeds) and gradient norms (seeds layers)."""
+        for net in self.nets:
+            net.train()
+        losses = self._losses(x, y)
+        for parameter, gradient in zip(self.learned, torch.autograd.grad(losses.sum(), self.learned), strict=True):
+            # The fused optimizers read memory in order, whatever the strides say.
+            parameter.grad = gradient.contiguous()
+        norms = self._norms()
+        if self.setup.clip is not None:
+            self._clip()
+        factor = SCHEDULES[self.setup.schedule](done / self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.setup.learning_rate * factor
+        self.optimizer.step()
+        return losses.detach(), norms
+
+    def evaluate(self) -> Evaluation:
+        """All nets on the held-out examples."""
+        for net in self.nets:
+            net.eval()
+        x, y = self.data.held_x, self.data.held_y
+        with torch.no_grad():
+            if self.stacked:
+                found = torch.vmap(self._examine, (0, 0, None, None))(self.parameters, self.buffers, x, y)
+            else:
+                each = [self._examine(*_own(net), x, y, net) for net in self.nets]
+                found = tuple(torch.stack(parts) for parts in zip(*each, strict=True))
+        return Evaluation(*found)
+
+    def _losses(self, x: Tensor, y: Tensor) -> Tensor:
+        if self.stacked:
+            return torch.vmap(self._loss)(self.parameters, self.buffers, x, y)
+        return torch.stack([loss(net(one), wanted) for net, one, wanted in zip(self.nets, x, y, strict=True)])
+
+    def _loss(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        return loss(functional_call(self.nets[0], (parameters, buffers), (x,)), y)
+
+    def _examine(
+        self,
+        parameters: dict[str, Tensor],
+        buffers: dict[str, Tensor],
+        x: Tensor,
+        y: Tensor,
+        net: nn.Module | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Loss, accuracy, and mean and standard deviation of what each activation function gives."""
+        net = net or self.nets[0]
+        seen: list[Tensor] = []
+        acts = getattr(net, "acts", None)
+        hooks = [act.register_forward_hook(lambda _, __, out: seen.append(out)) for act in acts or ()]
+        try:
+            answer = functional_call(net, (parameters, buffers), (x,))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        right = (answer.argmax(-1) == y).float().mean() if y.dtype == torch.long else torch.full_like(answer[0, 0], 0.0)
+        means = torch.stack([out.mean() for out in seen] or [answer.mean()])
+        deviations = torch.stack([out.std(correction=0) for out in seen] or [answer.std(correction=0)])
+        return loss(answer, y), right, means, deviations
+
+    def _norms(self) -> Tensor:
+        """The length of the gradient of each weight, by seed."""
+        if self.stacked:
+            return torch.stack([_gradient(self.parameters[n]).flatten(1).norm(dim=1) for n in self.layers], 1)
+        return torch.stack(
+            [torch.stack([_gradient(net.get_parameter(n)).norm() for n in self.layers]) for net in self.nets]
+        )
+
+    def _clip(self) -> None:
+        """Each seed's gradients through the clipping method, as if it were alone."""
+        method = METHODS[str(self.setup.clip)]
+        for seed, memory in enumerate(self.memory):
+            if self.stacked:
+                gradients = [_gradient(p)[seed] for p in self.learned]
+            else:
+                gradients = [_gradient(p) for p in self.nets[seed].parameters()]
+            given: dict[str, Any] = {"state": memory} if memory else {}
+            normed = method(gradients, **self.setup.clip_settings, **given)
+            for gradient, clipped in zip(gradients, normed.y, strict=True):
+                gradient.copy_(clipped)
+            self.memory[seed] = dict(normed.state)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on."""
+        buffers = [dict(net.named_buffers()) for net in self.nets] if not self.stacked else [self.buffers]
+        return {
+            "learned": [p.detach().clone() for p in self.learned],
+            "buffers": [{name: b.clone() for name, b in own.items()} for own in buffers],
+            "optimizer": deepcopy(self.optimizer.state_dict()),
+            "memory": deepcopy(self.memory),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a `state_dict` of the same contestant."""
+        buffers = [dict(net.named_buffers()) for net in self.nets] if not self.stacked else [self.buffers]
+        with torch.no_grad():
+            for parameter, value in zip(self.learned, state["learned"], strict=True):
+                parameter.copy_(value)
+            for own, values in zip(buffers, state["buffers"], strict=True):
+                for name, buffer in own.items():
+                    buffer.copy_(values[name])
+        self.optimizer.load_state_dict(deepcopy(state["optimizer"]))
+        self.memory = deepcopy(state["memory"])
+
+
+def loss(answer: Tensor, wanted: Tensor) -> Tensor:
+    """Cross entropy in nats for classes, the mean squared error for numbers."""
+    if wanted.dtype == torch.long:
+        return functional.cross_entropy(answer, wanted)
+    return functional.mse_loss(answer[:, 0], wanted)
+
+
+def _own(net: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    return dict(net.named_parameters()), dict(net.named_buffers())
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    assert parameter.grad is not None, "set in every step"
+    return parameter.grad
+
+
+def _check(setup: Setup) -> None:
+    """Refuses what no net can be trained with, in a sentence."""
+    known: Mapping[str, Any]
+    for what, value, known in (
+        ("optimizer", setup.optimizer, OPTIMIZERS),
+        ("schedule", setup.schedule, SCHEDULES),
+    ):
+        if value not in known:
+            raise NormcoreError(f"race: no {what} is called {value!r}; there are {', '.join(known)}")
+    for what, size, most in (("depth", setup.depth, 64), ("width", setup.width, 4096)):
+        if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= most:
+            raise NormcoreError(f"race: {what}={size!r} must be a whole number from 1 to {most}")
+    for what, number in (("learning_rate", setup.learning_rate), ("weight_decay", setup.weight_decay)):
+        if not isinstance(number, int | float) or not 0 <= number < float("inf"):
+            raise NormcoreError(f"race: {what}={number!r} must be a finite number of at least 0")
+    if setup.clip is not None and (setup.clip not in METHODS or METHODS[setup.clip].family != "gradient"):
+        clips = ", ".join(key for key, method in METHODS.items() if method.family == "gradient")
+        raise NormcoreError(f"race: no clipping method is called {setup.clip!r}; there are {clips}")

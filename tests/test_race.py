@@ -1,0 +1,300 @@
+"""The race engine: fair by construction, the same as a plain loop, and honest about what it measured."""
+
+import csv
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+from normcore import NormcoreError
+from normcore.lab.nets import MODELS, Plan, build
+from normcore.lab.race import Contestant, Race
+from normcore.lab.results import Held, Results, _holm
+from normcore.lab.tasks import TASKS, data, table
+from normcore.lab.teams import SCHEDULES
+
+SMALL: dict[str, dict[str, Any]] = {
+    "mlp": {"task": "threshold_sum", "width": 12, "depth": 2},
+    "cnn": {"task": "digits", "width": 6, "depth": 2},
+    "residual_cnn": {"task": "digits", "width": 6},
+    "rnn": {"task": "adding", "width": 8},
+    "lstm": {"task": "memory", "width": 8},
+    "gru": {"task": "adding", "width": 8},
+    "transformer": {"task": "memory", "width": 8},
+}
+NORMS = {"rnn": "layer_norm", "lstm": "layer_norm", "gru": "layer_norm", "transformer": "layer_norm"}
+
+
+def run(steps: int = 6, **options: Any) -> Results:
+    """A short race to its end."""
+    race = Race(**{"seeds": 2, "steps": steps, "batch_size": 16, "evaluate_every": 3} | options)
+    for _ in race:
+        pass
+    return race.results()
+
+
+def plain_loop(
+    task: str, plan: Plan, seed: int, batches: Sequence[torch.Tensor], optimizer_of: Callable[..., Any]
+) -> list[float]:
+    """The loop that everybody writes, for one net."""
+    examples = data(task)
+    net = build(examples, plan, seed).train()
+    optimizer = optimizer_of(net.parameters(), lr=0.01)
+    losses = []
+    for chosen in batches:
+        optimizer.zero_grad()
+        answer = net(examples.x[chosen])
+        wanted = examples.y[chosen]
+        if examples.classes:
+            loss = nn.functional.cross_entropy(answer, wanted)
+        else:
+            loss = nn.functional.mse_loss(answer[:, 0], wanted)
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return losses
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("normed", [False, True])
+def test_a_race_is_a_plain_loop_for_every_seed(model: str, normed: bool) -> None:
+    options = SMALL[model] | {"model": model, "seeds": (3, 8), "steps": 5, "batch_size": 16, "learning_rate": 0.01}
+    norm = NORMS.get(model, "batch_norm") if normed else None
+    # Adam makes much of rounding where gradients are tiny: one model is enough for it.
+    optimizers = {"sgd": torch.optim.SGD} | ({"adam": torch.optim.Adam} if model == "mlp" else {})
+    plan = Plan(model, norm, depth=options.get("depth", 1), width=options["width"])
+    for name, optimizer in optimizers.items():
+        race = Race(**options, contestants=[norm], optimizer=name)
+        losses = run(**options, contestants=[norm], optimizer=name).loss
+        for i, seed in enumerate(race.seeds):
+            batches = [race._batch(seed, step, 16) for step in range(5)]
+            expected = plain_loop(options["task"], plan, seed, batches, optimizer)
+            np.testing.assert_allclose(losses[0, i], expected, rtol=2e-4)
+
+
+@pytest.mark.parametrize(("model", "cell"), [("rnn", nn.RNNCell), ("lstm", nn.LSTMCell), ("gru", nn.GRUCell)])
+def test_a_recurrent_net_without_norms_is_the_one_of_torch(model: str, cell: type[nn.Module]) -> None:
+    examples = data("adding")
+    net = build(examples, Plan(model, width=5), 1)
+    theirs = cell(2, 5)
+    theirs.load_state_dict(net.get_submodule("hidden.0").state_dict())
+    state = None
+    for step in examples.x[:4].unbind(1):
+        state = theirs(step, state)
+    last = state[0] if isinstance(state, tuple) else state
+    torch.testing.assert_close(net.get_submodule("answer")(last), net(examples.x[:4]))
+
+
+def test_twins_are_exactly_equal_and_nobody_feels_a_newcomer() -> None:
+    twins = run(contestants=[Contestant("batch_norm", name="one"), Contestant("batch_norm", name="other")])
+    assert (twins.loss[0] == twins.loss[1]).all()
+    pair = run(contestants=["batch_norm", "layer_norm"])
+    more = run(contestants=["group_norm", "batch_norm", "weight_norm", "layer_norm"])
+    np.testing.assert_array_equal(pair.loss[0], more.loss[1])
+    np.testing.assert_array_equal(pair.loss[1], more.loss[3])
+    assert (pair.loss[0] != pair.loss[1]).any()
+
+
+@pytest.mark.parametrize(
+    "norm", ["batch_norm", "weight_norm", "weight_standardization", "scaled_weight_standardization", "spectral_norm"]
+)
+@pytest.mark.parametrize(("model", "task"), [("mlp", "threshold_sum"), ("cnn", "digits")])
+def test_all_start_from_the_same_effective_weights(norm: str, model: str, task: str) -> None:
+    examples = data(task)
+    settings = {"n_power_iterations": 50} if norm == "spectral_norm" else {}
+    plain, other = (build(examples, Plan(model, key, s), 5) for key, s in ((None, {}), (norm, settings)))
+    for one, two in zip(plain.get_submodule("hidden"), other.get_submodule("hidden"), strict=True):
+        torch.testing.assert_close(one.weight, two.weight, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(one.bias, two.bias)
+    assert not torch.equal(plain.answer.weight, build(examples, Plan(model), 6).answer.weight)
+
+
+def test_every_example_comes_once_an_epoch_in_an_order_of_the_seed() -> None:
+    race = Race(seeds=(0, 1), batch_size=64, steps=100)
+    total = len(race.data.x)
+    stream = torch.cat([race._batch(0, step, 64) for step in range(32)])
+    for epoch in range(2):
+        assert sorted(stream[epoch * total : (epoch + 1) * total].tolist()) == list(range(total))
+    assert not torch.equal(race._batch(0, 0, 64), race._batch(1, 0, 64))
+    assert torch.equal(race._batch(0, 20, 64), Race(seeds=(0,), batch_size=64, steps=100)._batch(0, 20, 64))
+    in_order = Race("sorted_digits", "mlp", seeds=1)
+    assert in_order._batch(0, 1, 64).tolist() == list(range(64, 128))
+    assert (in_order.data.y.diff() >= 0).all()
+
+
+def test_a_race_can_be_stopped_saved_and_gone_on_with() -> None:
+    options: dict[str, Any] = {
+        "contestants": ["batch_norm", "spectral_norm"],
+        "seeds": 2,
+        "steps": 8,
+        "batch_size": 16,
+        "evaluate_every": 4,
+        "clip": "clip_by_global_norm",
+    }
+    whole = run(**options)
+    first = Race(**options)
+    list(islice(first, 3))
+    second = Race(**options)
+    second.load_state_dict(first.state_dict())
+    list(first)
+    list(second)
+    for race in (first, second):
+        np.testing.assert_array_equal(race.results().loss, whole.loss)
+        np.testing.assert_array_equal(race.results().held[-1].loss, whole.held[-1].loss)
+    with pytest.raises(NormcoreError, match="saved race"):
+        Race(contestants=["batch_norm"]).load_state_dict(first.state_dict())
+
+
+def test_a_diverged_seed_stays_on_record_and_harms_nobody() -> None:
+    wild = Contestant(None, overrides={"learning_rate": 1e6, "optimizer": "sgd", "depth": 4, "activation": "linear"})
+    together = run(12, task="mixed_scale", contestants=[wild, "layer_norm"])
+    alone = run(12, task="mixed_scale", contestants=["layer_norm"])
+    assert (together.diverged[0] > 0).all()
+    assert (together.diverged[1] == -1).all()
+    np.testing.assert_array_equal(together.loss[1], alone.loss[0])
+    row, other = together.summary(baseline=1)
+    assert row.diverged == 2 and row.seeds == 0 and row.pairs == 0
+    assert other.diverged == 0 and np.isfinite(other.final)
+    assert "no seed of both" in together.verdict(baseline=1)[0]
+    marks = together.columns()["diverged"]
+    assert sum(marks) == sum(12 - together.diverged[0])
+
+
+def made(loss: np.ndarray, held: tuple[Held, ...] = ()) -> Results:
+    """Results as if these losses had been measured."""
+    count, seeds, _ = loss.shape
+    labels = tuple("abcd"[:count])
+    return Results(labels, tuple(range(seeds)), loss, (), (), held, np.zeros(count), (0,) * count, 1e6)
+
+
+def test_the_summary_is_what_its_words_say() -> None:
+    generator = np.random.default_rng(0)
+    loss = generator.normal(1.0, 0.1, (3, 6, 40))
+    loss[1] -= 0.3
+    results = made(loss)
+    final = loss[:, :, -4:].mean(-1)
+    rows = results.summary()
+    for i, row in enumerate(rows):
+        low, high = stats.t.interval(0.95, 5, final[i].mean(), stats.sem(final[i]))
+        assert (row.final, row.interval) == pytest.approx((final[i].mean(), (high - low) / 2))
+    assert rows[1].difference == pytest.approx((final[1] - final[0]).mean())
+    assert rows[1].wins == 6 and rows[0].wins == 0
+    raw = [stats.ttest_rel(final[i], final[0]).pvalue for i in (1, 2)]
+    assert rows[1].p == pytest.approx(min(1, 2 * min(raw)))
+    assert results.verdict()[0].startswith("b ends lower than a on 6 of 6 seeds (−0.3")
+    assert "too little to tell them apart" in results.verdict()[1]
+
+
+def test_holm_is_the_textbook_example() -> None:
+    assert _holm([0.01, 0.04, 0.03, 0.005, float("nan")])[:4] == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_fluctuation_leaves_a_straight_descent_out() -> None:
+    line = np.broadcast_to(np.linspace(2, 1, 60), (2, 60))
+    wave = 0.1 * np.resize([1.0, -1.0], 60)
+    calm, rough = made(np.stack([line, line + wave])).summary()
+    assert calm.fluctuation == pytest.approx(0, abs=1e-12)
+    assert rough.fluctuation == pytest.approx(0.1, rel=0.3)
+    assert made(np.stack([line, line + wave])).summary(target=1.5)[0].steps_to_target == pytest.approx(31, abs=2)
+
+
+def test_the_file_holds_the_plotted_numbers(tmp_path: Path) -> None:
+    results = run(contestants=["batch_norm", None])
+    results.to_csv(tmp_path / "race.csv")
+    results.to_json(tmp_path / "race.json")
+    rows = list(csv.DictReader((tmp_path / "race.csv").open()))
+    again = np.array([float(row["loss"]) for row in rows]).reshape(results.loss.shape)
+    np.testing.assert_array_equal(again, results.loss)
+    assert [rows[0]["contestant"], rows[-1]["contestant"]] == ["batch_norm", "none"]
+    assert '"label": "none"' in (tmp_path / "race.json").read_text()
+
+
+def test_clipping_takes_every_seed_by_itself() -> None:
+    free = run(contestants=["batch_norm"], optimizer="sgd", learning_rate=0.1)
+    loose = run(
+        contestants=["batch_norm"],
+        optimizer="sgd",
+        learning_rate=0.1,
+        clip="clip_by_global_norm",
+        clip_settings={"max_norm": 1e9},
+    )
+    tight = run(
+        contestants=["batch_norm"],
+        optimizer="sgd",
+        learning_rate=0.1,
+        clip="clip_by_global_norm",
+        clip_settings={"max_norm": 1e-9},
+    )
+    np.testing.assert_allclose(free.loss, loose.loss)
+    still = run(contestants=["batch_norm"], optimizer="sgd", learning_rate=0.0)
+    np.testing.assert_allclose(tight.loss, still.loss, rtol=1e-5)
+    assert np.abs(free.loss - tight.loss).max() > 1e-4
+
+
+@pytest.mark.parametrize("key", TASKS)
+def test_a_task_is_the_same_for_everybody_and_holds_something_out(key: str) -> None:
+    one, two, other = data(key), data(key), data(key, seed=1)
+    assert torch.equal(one.x, two.x) and torch.equal(one.y, two.y)
+    assert not torch.equal(one.x, other.x)
+    assert one.kind == TASKS[key].kind
+    assert len(one.held_x) >= 200 and len(one.held_x) == len(one.held_y)
+    if one.classes:
+        assert set(one.y.tolist()) <= set(range(one.classes))
+    shown = {tuple(x.flatten().tolist()) for x in one.x}
+    assert not any(tuple(x.flatten().tolist()) in shown for x in one.held_x[:50])
+
+
+def test_schedules_start_and_end_where_they_should() -> None:
+    assert [SCHEDULES["cosine"](share) for share in (0.0, 1.0)] == pytest.approx([1.0, 0.0], abs=1e-6)
+    assert [SCHEDULES["warmup"](share) for share in (0.0, 0.05, 0.5)] == pytest.approx([0.0, 0.5, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"task": "nothing"}, "no task is called 'nothing'"),
+        ({"model": "nothing"}, "no model is called 'nothing'"),
+        ({"contestants": ["nothing"]}, "no normalization method is called 'nothing'"),
+        ({"contestants": ["clip_by_value"]}, "no normalization method is called 'clip_by_value'"),
+        ({"contestants": []}, "there is no contestant"),
+        ({"contestants": ["batch_norm", "batch_norm"]}, "two contestants are called 'batch_norm'"),
+        ({"contestants": [7]}, "7 is no contestant"),
+        ({"contestants": ["switchable_norm"]}, "layout='vector' is not defined"),
+        ({"contestants": ["adain"], "task": "digits", "model": "cnn"}, "beside its input"),
+        ({"contestants": [("group_norm", {"num_groups": 7})]}, "num_groups=7 must divide"),
+        ({"model": "cnn"}, "a cnn takes image, and this task has features"),
+        ({"model": "gru", "task": "adding", "contestants": ["batch_norm"]}, "no gru cell with batch_norm"),
+        ({"batch_size": 100_000}, "batch_size=100000 must be from 1 to 1000"),
+        ({"steps": 0}, "steps=0"),
+        ({"seeds": (1, 1)}, "all different"),
+        ({"width": 0}, "width=0"),
+        ({"learning_rate": float("nan")}, "learning_rate=nan"),
+        ({"optimizer": "nothing"}, "no optimizer is called"),
+        ({"clip": "batch_norm"}, "no clipping method is called 'batch_norm'"),
+        ({"colour": 1}, "nothing here is called 'colour'"),
+    ],
+)
+def test_what_cannot_be_raced_is_refused_in_a_sentence(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(NormcoreError, match=words.replace("(", r"\(")):
+        Race(**options)
+
+
+def test_a_table_of_ones_own_is_judged_before_it_is_learned() -> None:
+    x, y = np.random.default_rng(0).normal(size=(50, 3)), np.arange(50) % 2
+    assert table(x, y).classes == 2
+    assert table(x, x[:, 0]).classes == 0
+    for bad, words in (
+        ((x, y[:4]), "must be"),
+        ((x * np.inf, y), "nan or infinity"),
+        (([["a"] * 3] * 20, y[:20]), "not a number"),
+        ((x, np.ones(50)), "in every row"),
+    ):
+        with pytest.raises(NormcoreError, match=words):
+            table(*bad)
+    assert np.isfinite(run(task=table(x, x[:, 0]), contestants=["layer_norm"]).loss).all()
