@@ -11,7 +11,7 @@ from explorer import controls
 from explorer.compute import probed
 from explorer.flat import flat
 from explorer.plot import picked, plot
-from normcore import describe, formula, snippet
+from normcore import describe, diagnose, formula, snippet
 from normcore.core import LETTERS, Method, Window, axis_sizes
 from normcore.figures.blocks import Blocks
 from normcore.figures.regions import element, region_blocks
@@ -67,7 +67,7 @@ def picture(method: Method, settings: dict[str, Any], view: View, height: int) -
             st.markdown(f"**{words.partition('; ')[0]}**  \n{words.partition('; ')[2]}")
             for note in _notes(method, bounds, view, shown, probe):
                 st.caption(note)
-            for finding in describe.diagnose(method.key, view.shape, view.layout, view.training, **settings):
+            for finding in diagnose(method.key, view.shape, view.layout, view.training, **settings):
                 st.warning(f"{finding.sentence} {finding.remedy}", icon=":material/warning:")
             for sentence in describe.coincidences(method, view.shape, view.layout, view.training, **settings):
                 st.markdown(f":blue[:material/equal:] {sentence}")

@@ -3,11 +3,13 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from normcore.audit import AuditEntry, AuditReport, audit
 from normcore.cells import LayerNormGRUCell, LayerNormLSTMCell, LayerNormRNNCell, RecurrentBatchNormLSTMCell
 from normcore.clipper import Clipper, ClipReport, clipper
 from normcore.convert import Conversion, ConversionReport, convert
 from normcore.core import Bound, Method, NormcoreError, Normed, Region, Window
-from normcore.describe import Finding, diagnose
+from normcore.diagnose import diagnose
+from normcore.finding import Finding
 from normcore.influence import influence
 from normcore.initialization import data_dependent_init
 from normcore.layer import NormLayer, layer, reparametrize
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "METHODS",
+    "AuditEntry",
+    "AuditReport",
     "Bound",
     "ClipReport",
     "Clipper",
@@ -35,6 +39,7 @@ __all__ = [
     "RecurrentBatchNormLSTMCell",
     "Region",
     "Window",
+    "audit",
     "clipper",
     "convert",
     "data_dependent_init",

@@ -12,6 +12,7 @@ from normcore.core import Divides, Method, NormcoreError, plural
 from normcore.layer import NormLayer
 from normcore.registry import method
 from normcore.successor import Shapes, kind, sizes_of, successor
+from normcore.trial import places, refuse_lazy, run_once, tensors
 
 
 @dataclass(frozen=True)
@@ -80,18 +81,18 @@ def convert(
     norm.settings(settings, {})
     if layout is not None:
         norm.layout(layout, 0)
-    places = _places(model, source, layout)
+    found = _places(model, source, layout)
     if example is not None:
-        _refuse_lazy(model.modules())
-    shapes = {} if example is None else _shapes(model, places, example)
+        refuse_lazy(model.modules(), "convert")
+    shapes = {} if example is None else _shapes(model, found, example)
     swaps: dict[nn.Module, NormLayer] = {}
     entries = []
-    for module, names in places.items():
-        like = next((t for m in (module, model) for t in _tensors(m) if t.is_floating_point()), torch.empty(0))
+    for module, names in found.items():
+        like = next((t for m in (module, model) for t in tensors(m) if t.is_floating_point()), torch.empty(0))
         try:
             new, carried, warnings = successor(module, norm, layout, shapes.get(module, ()), settings, like)
         except NormcoreError as error:
-            raise NormcoreError(f"convert: layer {names[0]!r}: {error}{_fitting_all(norm, places, settings)}") from None
+            raise NormcoreError(f"convert: layer {names[0]!r}: {error}{_fitting_all(norm, found, settings)}") from None
         if example is not None and module not in shapes:
             warnings.append("The example did not reach it.")
         swaps[module] = new
@@ -103,52 +104,21 @@ def convert(
 
 def _places(model: nn.Module, source: str, layout: str | None) -> dict[nn.Module, list[str]]:
     """The layers of a method, each with its names."""
-    if not isinstance(model, nn.Module):
-        raise NormcoreError(f"convert: model is {type(model).__name__}; it must be a torch.nn.Module")
-    places: dict[nn.Module, list[str]] = {}
-    for name, module in model.named_modules(remove_duplicate=False):
-        if kind(module)[0] == source:
-            places.setdefault(module, []).append(name or "(the model)")
-    _refuse_lazy(places)
-    if layout is not None and places and not any(layout in kind(module)[1] for module in places):
-        known = ", ".join(dict.fromkeys(chain(*(kind(module)[1] for module in places))))
+    found = places(model, lambda module: kind(module)[0] == source, "convert")
+    if layout is not None and found and not any(layout in kind(module)[1] for module in found):
+        known = ", ".join(dict.fromkeys(chain(*(kind(module)[1] for module in found))))
         raise NormcoreError(f"convert: layout={layout!r} is that of no {source} layer of this model; try {known}")
-    return places
-
-
-def _refuse_lazy(modules: Any) -> None:
-    lazy = next((type(m).__name__ for m in modules if isinstance(m, nn.modules.lazy.LazyModuleMixin)), None)
-    if lazy:
-        raise NormcoreError(f"convert: {lazy} has no shape yet; run the model once before")
-
-
-def _tensors(module: nn.Module) -> chain[Tensor]:
-    return chain(module.parameters(), module.buffers())
+    return found
 
 
 def _shapes(model: nn.Module, modules: Collection[nn.Module], example: Any) -> dict[nn.Module, Shapes]:
-    """The shapes that modules meet when the model runs on an example, which leaves no trace."""
+    """The shapes that modules meet when the model runs on an example."""
     seen: dict[nn.Module, Shapes] = {}
 
-    def note(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
-        seen[module] = (*seen.get(module, ()), tuple(next(iter((*args, *named.values()))).shape))
+    def note(module: nn.Module, x: Tensor) -> None:
+        seen[module] = (*seen.get(module, ()), tuple(x.shape))
 
-    named = dict(example) if isinstance(example, Mapping) else {}
-    inputs = () if named else example if isinstance(example, tuple) else (example,)
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    devices = {tensor.device for tensor in _tensors(model) if tensor.device.type == "cuda"}
-    modes = {module: module.training for module in model.modules()}
-    hooks = [module.register_forward_pre_hook(note, with_kwargs=True) for module in modules]
-    try:
-        for module in modes:
-            module.training = False
-        with torch.no_grad(), torch.random.fork_rng(devices):
-            torch.func.functional_call(model, buffers, inputs, named)
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, mode in modes.items():
-            module.training = mode
+    run_once(model, example, dict.fromkeys(modules, note))
     return seen
 
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from normcore.core import (
@@ -19,7 +18,7 @@ from normcore.core import (
     counts,
     plural,
 )
-from normcore.registry import METHODS, method
+from normcore.registry import METHODS
 
 KINDS = (
     "Across the batch",
@@ -42,14 +41,6 @@ def kind(norm: Method) -> str:
         return "In a neighborhood"
     batch = any(isinstance(r, Region | Part) and not set(r.axes[0]) <= set(r.kept) for r in norm.regions)
     return "Across the batch" if batch else "Within a sample"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that goes wrong at this shape: a sentence, and what would mend it."""
-
-    sentence: str
-    remedy: str
 
 
 def headline(norm: Method, shape: Sequence[int], layout: str, training: bool = True, **settings: Any) -> str:
@@ -158,53 +149,6 @@ def _sentence(norm: Method, identity: Identity, shape: Sequence[int], layout: st
 def _setting(norm: Method, name: str, value: Any, sizes: Mapping[str, int]) -> str:
     domain = norm.domain(name)
     return domain.describe(value, sizes) if isinstance(domain, Divides) else f"{name}={value!r}"
-
-
-def diagnose(
-    key: str, shape: Sequence[int], layout: str | None = None, training: bool = True, **settings: Any
-) -> tuple[Finding, ...]:
-    """What degenerates when a method meets this shape, each with a remedy; empty when nothing does.
-
-    Raises:
-        NormcoreError: No such method, layout or setting, or a value outside its domain.
-    """
-    norm = method(key)
-    bounds = norm.bound(shape, layout, training, **settings)
-    bound = bounds[0] if len(bounds) == 1 else None
-    if not isinstance(bound, Bound):
-        return ()
-    sentence = _degeneration(norm, bound, settings)
-    return (Finding(sentence, _remedy(norm, bound, shape, layout, settings)),) if sentence else ()
-
-
-def _degeneration(norm: Method, bound: Bound, settings: Mapping[str, Any]) -> str | None:
-    """What a region of one or two values comes to."""
-    invariances = norm.invariances(**settings)
-    if bound.size == 1 and "shift" in invariances:
-        left = "the output is the bias alone" if "bias" in norm.affine else "the output is 0"
-        return f"Every region holds one value: subtracting its mean erases it, and {left}."
-    if bound.size == 1 and "scale" in invariances:
-        if isinstance(norm.formula, str) and "<var" in norm.formula:
-            return "Every region holds one value: its variance is 0, and the value is divided by the root of ε alone."
-        return "Every region holds one value: dividing it by its own size leaves only the sign."
-    defaults = {param.name: param.default for param in norm.params}
-    formula = norm.formula if isinstance(norm.formula, str) else norm.formula(defaults | dict(settings))
-    if bound.size == 2 and "shift" in invariances and "<var" in formula:
-        end = "0.71" if settings.get("unbiased", norm.default("unbiased")) else "1"
-        return f"Every region holds two values: unless ε is larger than they differ, they become +{end} and −{end}."
-    return None
-
-
-def _remedy(norm: Method, bound: Bound, shape: Sequence[int], layout: str | None, settings: Mapping[str, Any]) -> str:
-    for name in norm.sizes.values():
-        domain = norm.domain(name)
-        options = domain.samples(axis_sizes(shape, norm.layout(layout, len(shape))))
-        sizes = {v: norm.bound(shape, layout, **(dict(settings) | {name: v}))[0].size for v in options}
-        best = max(options, key=lambda value: sizes[value])
-        if sizes[best] > bound.size:
-            return f"Try {name}={best}, with {plural(sizes[best], 'value')} in each region."
-    shared = [AXIS_WORDS[factors[0].letter] for factors in bound.factors if not all(f.kept for f in factors)]
-    return f"Give it more {' or '.join(word + 's' for word in shared)}, or take a method that shares over other axes."
 
 
 def _feature_sizes(norm: Method, shape: Sequence[int], layout: str) -> dict[str, int]:

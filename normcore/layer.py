@@ -89,6 +89,7 @@ class NormLayer(_MethodModule):
         arguments: dict[str, Any] = {n: own[n] if n in own else getattr(self, n) for n in self.method.affine}
         if self.method.state:
             arguments["training"] = self.training
+        state: dict[str, Any] = {}
         if self.tracks:
             arguments["state"] = state = {name: self._buffers[name] for name in self.method.state}
         shifts = self.shift_first and (self.training or not self.tracks)
@@ -96,11 +97,11 @@ class NormLayer(_MethodModule):
             self._check(x, context)
             x, origin = shift_away(x, self._bounds(x), alike=self.tracks)
             if self.tracks:
-                state["running_mean"] = state["running_mean"] - origin
+                arguments["state"] = {**state, "running_mean": state["running_mean"] - origin}
         normed = self._call(x, arguments, context)
         if self.tracks and self.training:
             for name, value in normed.state.items():
-                self._buffers[name].copy_(value + origin if shifts and name == "running_mean" else value)
+                state[name].copy_(value + origin if shifts and name == "running_mean" else value)
         return normed.y
 
     def _check(self, x: Tensor, context: Mapping[str, Tensor]) -> None:

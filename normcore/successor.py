@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from normcore.core import LAYOUTS, LETTERS, Divides, Method, NormcoreError
-from normcore.describe import diagnose
+from normcore.diagnose import diagnose
 from normcore.layer import NormLayer, layer
 from normcore.registry import METHODS
 
@@ -52,6 +52,18 @@ def _base(module: nn.Module) -> type[nn.Module]:
     return next((ancestor for ancestor in final.__mro__ if ancestor in known), nn.Module)
 
 
+def plain(module: nn.Module) -> bool:
+    """Whether a module does what its class says, and nothing of its own."""
+    return type(module).forward is _base(module).forward
+
+
+def settings_of(module: Any) -> dict[str, Any]:
+    """The settings that a norm was made with, under the names that its method gives them."""
+    held = module.settings if isinstance(module, NormLayer) else vars(module)
+    found = {param.name: held[param.name] for param in METHODS[kind(module)[0] or ""].params if param.name in held}
+    return found | ({"eps": torch.finfo(torch.float32).eps} if found.get("eps", 0) is None else {})
+
+
 def sizes_of(module: nn.Module) -> list[int]:
     """The feature sizes that a module was made for: channels, or channels and space; none if it does not say."""
     if isinstance(module, NormLayer):
@@ -78,7 +90,7 @@ def successor(
         NormcoreError: The module is not quite what its class says, a layout or setting does not fit, or every region
             would hold one value.
     """
-    if type(module).forward is not _base(module).forward:
+    if not plain(module):
         raise NormcoreError(f"{type(module).__name__} is more than a {_base(module).__name__}; swap it by hand")
     layouts = _layouts(module, norm, layout, shapes)
     sizes = sizes_of(module) or [shape[1] for shape in shapes[:1]]
@@ -87,6 +99,7 @@ def successor(
     channels = sizes if len(sizes) == len(norm.feature_letters(layouts[0])) else sizes[0]
     old, learns = METHODS[kind(module)[0] or ""], [p.requires_grad for p in module.parameters()]
     new = layer(norm.key, channels, layouts[0], bool(learns), **_settings(module, old, norm) | {**given})
+    new.shift_first = getattr(module, "shift_first", False) and "shift" in norm.invariances(**new.settings)
     fresh = layer(old.key, sizes, kind(module)[1][0], **_settings(module, old, old)).state_dict()
     alike = {name for name, first in new.state_dict().items() if name in fresh and torch.equal(fresh[name], first)}
     new.to(like.device, like.dtype).requires_grad_(any(learns) or not learns).train(module.training)
@@ -118,9 +131,7 @@ def _layouts(module: nn.Module, norm: Method, layout: str | None, shapes: Shapes
 def _settings(module: Any, old: Method, norm: Method) -> dict[str, Any]:
     """The settings that a layer hands on: all of them within one method, otherwise only that it remembers nothing."""
     if old is norm:
-        held = module.settings if isinstance(module, NormLayer) else vars(module)
-        found = {param.name: held[param.name] for param in norm.params if param.name in held}
-        return found | ({"eps": torch.finfo(torch.float32).eps} if found.get("eps", 0) is None else {})
+        return settings_of(module)
     forgets = bool(old.state) and getattr(module, "running_mean", None) is None
     return {"track_running_stats": False} if forgets and norm.default("track_running_stats") is not None else {}
 

@@ -4,7 +4,7 @@ import streamlit as st
 
 from explorer import controls, reference
 from explorer.region_view import View, hero
-from normcore import METHODS, snippet
+from normcore import METHODS, diagnose, snippet
 from normcore.core import LETTERS
 
 controls.begin()
@@ -38,6 +38,8 @@ with words:
     st.markdown(reference.modes(method))
 with picture:
     hero(method, View(shape, layout, True, None, False, False), settings)
+    for finding in diagnose(key, shape, layout, **settings):
+        st.warning(f"{finding.sentence} {finding.remedy}", icon=":material/warning:")
 
 st.subheader("Settings and tensors")
 left, right = st.columns(2, gap="large")

@@ -12,7 +12,17 @@ from normcore.core.part import Part
 from normcore.core.region import Bound, Region
 from normcore.core.running import apply_running, average, remembered_variance, track
 from normcore.core.slots import GAIN, GAIN_AND_BIAS, RUNNING, Slot, counts, new_tensor
-from normcore.core.statistics import Later, affine, along_channels, center, rescale, shift_away, standardize, variance, widen
+from normcore.core.statistics import (
+    Later,
+    affine,
+    along_channels,
+    center,
+    rescale,
+    shift_away,
+    standardize,
+    variance,
+    widen,
+)
 from normcore.core.switching import switch, switching_code
 from normcore.core.whitening import RUNNING_WHITENING, InverseRoot, whiten
 from normcore.core.window import Window
