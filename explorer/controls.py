@@ -49,6 +49,16 @@ def choose(label: str, options: Sequence[Any], key: str, default: Any = None, **
     )
 
 
+def ask(label: str, options: Sequence[str], key: str) -> str | None:
+    """One of a few answers, one below the other, none of them chosen beforehand; None until one is."""
+    options = list(options)
+    asked = [] if key in st.session_state else st.query_params.get_all(key)
+    answer = st.radio(label, options, index=None, key=key, bind="query-params")
+    if asked and asked != [answer]:
+        _say(f"The link answers {', '.join(asked)[:60]!r}, but that is none of the answers; choose one.")
+    return answer
+
+
 def pick(label: str, options: Sequence[str], key: str, default: str) -> str:
     """One of many options, in a list that drops down."""
     _mend(key, options, label)
@@ -93,14 +103,20 @@ def text(label: str, key: str, hint: str) -> str:
     return st.text_input(label, key=key, placeholder=hint, max_chars=60, bind="query-params", type="default").strip()
 
 
-def sizes(layout: str) -> tuple[int, ...]:
+def sizes(layout: str, usual: Mapping[str, int] = USUAL, largest: Mapping[str, int] = LARGEST) -> tuple[int, ...]:
     """The size of each axis of a layout, on sliders called like the axes: N, C, H, W."""
     chosen = []
     for letter in LETTERS[layout]:
-        options = [size for size in SIZES if size <= LARGEST[letter]]
+        options = [size for size in SIZES if size <= largest[letter]]
         label = f"{AXIS_WORDS[letter].capitalize()}s, {letter.upper()}"
-        chosen.append(select(label, options, letter.upper(), USUAL[letter]))
+        chosen.append(select(label, options, letter.upper(), usual[letter]))
     return tuple(chosen)
+
+
+def upload(label: str, types: Sequence[str], megabytes: int, key: str) -> tuple[bytes, str] | None:
+    """A visitor's file as its bytes and its name; a link cannot hold it. The caller judges what is in it."""
+    file = st.file_uploader(label, type=list(types), max_upload_size=megabytes, key=key)
+    return None if file is None else (file.getvalue(), file.name)
 
 
 def position(layout: str, shape: Sequence[int]) -> tuple[int, ...]:
@@ -157,10 +173,15 @@ def put(**values: Any) -> None:
         st.session_state[key] = value
 
 
+def reach(param: Param, value: Any, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """What to put so that a setting's control shows a value; nothing where it does not offer that value."""
+    options = _points(param.domain) if isinstance(param.domain, Range) else param.domain.samples(sizes)
+    return {_key(param): value} if value in options else {}
+
+
 def _control(param: Param, sizes: Mapping[str, int]) -> Any:
     label = param.name.replace("_", " ").capitalize()
-    # An axis has the first claim on a letter.
-    key = f"setting_{param.name}" if param.name.lower() in USUAL else param.name
+    key = _key(param)
     if isinstance(param.domain, Divides):
         options = param.domain.samples(sizes)
         default = param.default if param.default in options else options[-1]
@@ -171,6 +192,11 @@ def _control(param: Param, sizes: Mapping[str, int]) -> Any:
         return choose(label, [PUBLISHED, *param.domain.values], key, format_func=_words)
     none = param.domain.none
     return select(label, [PUBLISHED, *_points(param.domain)], key, PUBLISHED, lambda value: _words(value, none))
+
+
+def _key(param: Param) -> str:
+    """A setting's name in the link; an axis has the first claim on a letter."""
+    return f"setting_{param.name}" if param.name.lower() in USUAL else param.name
 
 
 def _points(domain: Range) -> list[Any]:

@@ -272,11 +272,15 @@ class Plot {
     }, true);
   }
 
-  pick(/** @type {any} */ { curveNumber: trace, pointNumber: point }) {
+  pick(/** @type {any} */ { curveNumber: trace, pointNumber }) {
     this.waiting = false;
     const { cells, size } = this.node.data[trace];
+    // A heat map counts by row and column.
+    const map = Array.isArray(pointNumber);
+    const point = map ? pointNumber[0] : pointNumber;
     const flat = cells?.[point];
-    const cell = cells ? [Math.floor(flat / size[2] / size[1]), Math.floor(flat / size[2]) % size[1], flat % size[2]] : null;
+    const solid = cells ? [Math.floor(flat / size[2] / size[1]), Math.floor(flat / size[2]) % size[1], flat % size[2]] : null;
+    const cell = map ? [...pointNumber, 0] : solid;
     this.component.setTriggerValue("pick", { trace, point, cell });
   }
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
+import plotly.io
 import streamlit as st
 
 from explorer import serving
@@ -17,12 +18,14 @@ _STUB = f"""
 const module = import(new URL("plot/{serving.version()}/plot.js", document.baseURI).href);
 export default async (component) => (await module).default(component);
 """
+# The browser brings its own template; checking Plotly's for every figure takes longer than the rest of the figure.
+plotly.io.templates.default = None
 _component = st.components.v2.component("normcore_plot", js=_STUB, isolate_styles=False)
 
 
 @dataclass(frozen=True)
 class Pick:
-    """What a visitor clicked on: a cell of a block picture, or a point of a trace."""
+    """What a visitor clicked on: a cell of a block picture or (row, column, 0) of a heat map, or a point of a trace."""
 
     cell: tuple[int, int, int] | None
     trace: int

@@ -13,6 +13,11 @@ DIVERGING = ("#1f3f7a", "#4a6fc0", "#93a8de", "#e9e7dc", "#e3a469", "#bd6427", "
 CROWD = 24
 """How many names fit along an axis; of more, some are left out and the pointer says them."""
 
+SPOKEN = 2_500
+"""Up to how many cells the pointer says their names; of more, only their numbers."""
+
+TEMPLATE = "row %{{y}}, column %{{x}}<br>%{{{}:.4g}}<extra></extra>"
+
 
 def heat(
     values: np.ndarray,
@@ -51,35 +56,42 @@ def heat(
     """
     values = np.asarray(values, dtype=float)
     shown, low, high = _scaled(values, limits, diverging, log)
-    names = np.array([[f"{row}, {column}" for column in columns] for row in rows]).reshape(values.shape)
-    numbers = np.vectorize(lambda value: number(value, unit), otypes=[object])(values)
-    words = np.char.add(np.char.add(names.astype(str), "<br>"), numbers.astype(str)) if hover is None else hover
-    figure = go.Figure()
-    figure.add_heatmap(
-        z=shown,
-        zmin=low,
-        zmax=high,
-        colorscale=colors(diverging),
-        text=words,
-        hovertemplate="%{text}<extra></extra>",
-        hoverongaps=False,
-        xgap=1 if len(columns) <= CROWD else 0,
-        ygap=1 if len(rows) <= CROWD else 0,
-        showscale=bar,
-        colorbar=_bar(title, low, high, log),
-    )
+    trace: dict[str, Any] = {
+        "type": "heatmap",
+        "z": shown,
+        "zmin": low,
+        "zmax": high,
+        "colorscale": colors(diverging),
+        "hoverongaps": False,
+        "xgap": 1 if len(columns) <= CROWD else 0,
+        "ygap": 1 if len(rows) <= CROWD else 0,
+        "showscale": bar,
+        "colorbar": _bar(title, low, high, log),
+    }
+    if hover is None and values.size > SPOKEN:
+        trace |= {"hovertemplate": TEMPLATE.format("customdata" if log else "z")}
+        trace |= {"customdata": values} if log else {}
+    else:
+        words = _words(values, rows, columns, unit) if hover is None else hover
+        trace |= {"hovertext": words, "hovertemplate": "%{hovertext}<extra></extra>"}
     if text is not None:
-        figure.data[0].update(texttemplate="%{customdata}", customdata=np.asarray(text))
-    figure.update_layout(
-        xaxis=_axis(columns, column_title),
-        yaxis=_axis(rows, row_title) | {"autorange": "reversed"},
-        margin={"l": 8, "r": 8, "t": 12, "b": 8},
-        uirevision="heat",
-    )
+        trace |= {"text": np.asarray(text), "texttemplate": "%{text}"}
+    across, down = _axis(columns, column_title), _axis(rows, row_title) | {"autorange": "reversed"}
     if square:
-        figure.update_yaxes(scaleanchor="x", constrain="domain")
-        figure.update_xaxes(constrain="domain")
-    return figure
+        across, down = across | {"constrain": "domain"}, down | {"constrain": "domain", "scaleanchor": "x"}
+    margin = {"l": 8, "r": 8, "t": 12, "b": 8}
+    return go.Figure([trace], {"xaxis": across, "yaxis": down, "margin": margin, "uirevision": "heat"})
+
+
+def _words(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], unit: str) -> list[list[str]]:
+    """What the pointer says about each cell."""
+    return [
+        [
+            f"{', '.join(filter(None, (row, column)))}<br>{number(value, unit)}"
+            for column, value in zip(columns, line, strict=True)
+        ]
+        for row, line in zip(rows, values.tolist(), strict=True)
+    ]
 
 
 def colors(diverging: bool) -> list[tuple[float, str]]:
@@ -124,7 +136,11 @@ def _scaled(
 def _bar(title: str, low: float, high: float, log: bool) -> dict[str, Any]:
     """The color bar, with numbers of the values, not of their logarithms."""
     found: dict[str, Any] = {
-        "title": {"text": title, "side": "top", "font": {"size": 12}},
+        "title": {
+            "text": title,
+            "side": "top",
+            "font": {"family": theme.FONT, "size": 12, "color": theme.NEUTRAL["$ink"]},
+        },
         "thickness": 12,
         "outlinewidth": 0,
         "tickfont": {"family": theme.NUMBER_FONT, "size": 11, "color": theme.NEUTRAL["$muted"]},

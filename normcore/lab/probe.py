@@ -56,14 +56,9 @@ def probe(
     """
     norm = method(key)
     shape, index, settings = stand_in(norm, shape, layout, index, settings)
-    batches = _source(shape, layout, seed)
+    batches = source(shape, layout, seed)
     x = next(batches)
-    arguments: dict[str, Any] = dict(settings)
-    if norm.state:
-        arguments["training"] = training
-    if norm.state and not training:
-        for batch in islice(batches, BATCHES):
-            arguments["state"] = norm(batch, layout, **settings, state=arguments.get("state")).state
+    arguments = ready(norm, batches, layout, training, settings)
 
     def run(tensor: Tensor) -> Normed:
         return norm([tensor] if norm.family == "gradient" else tensor, layout, **arguments)
@@ -73,6 +68,19 @@ def probe(
         return y[0] if isinstance(y, list) else y
 
     return Probe(shape, index, settings, numbers_at(x, run(x), index), influence(output, x, index))
+
+
+def ready(
+    norm: Method, batches: Iterator[Tensor], layout: str, training: bool, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The settings with what a mode needs beside them: in evaluation a running state that has seen 20 batches."""
+    arguments: dict[str, Any] = dict(settings)
+    if norm.state:
+        arguments["training"] = training
+    if norm.state and not training:
+        for batch in islice(batches, BATCHES):
+            arguments["state"] = norm(batch, layout, **settings, state=arguments.get("state")).state
+    return arguments
 
 
 def stand_in(
@@ -109,7 +117,7 @@ def _split(size: int, parts: int, members: int) -> tuple[int, int]:
     return several, size // several
 
 
-def _source(shape: Sequence[int], layout: str, seed: int) -> Iterator[Tensor]:
+def source(shape: Sequence[int], layout: str, seed: int) -> Iterator[Tensor]:
     """Batches of normal values in which every channel has a mean and a spread of its own."""
     generator = torch.Generator().manual_seed(seed)
     letters = list(axis_sizes(shape, layout))

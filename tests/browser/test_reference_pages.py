@@ -10,7 +10,8 @@ from playwright.sync_api import Page, expect
 WIDER = """() => {
   const main = document.querySelector('[data-testid=stMain]');
   const blocks = [main, ...main.querySelectorAll('[data-testid=stElementContainer] > *')];
-  return blocks.filter((e) => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX === 'visible' && e.clientWidth)
+  const wide = (e) => e.clientWidth && e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX === "visible";
+  return blocks.filter(wide)
     .map((e) => e.outerHTML.slice(0, 80)).concat(main.scrollWidth > main.clientWidth ? ['main'] : []);
 }"""
 TREE = ".normcore-plot .scatterlayer .points .point"
