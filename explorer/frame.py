@@ -6,11 +6,19 @@ import streamlit as st
 
 HERE = Path(__file__).parent
 
-# file, title, icon, address, what it is for
+# file, name in the navigation, the question it answers, icon, address, what it is for
 PAGES = (
-    ("home.py", "normcore", ":material/deployed_code:", "", "What normalization does, and where to look at it."),
+    (
+        "home.py",
+        "Home",
+        "normcore",
+        ":material/deployed_code:",
+        "",
+        "What normalization does, and where to look at it.",
+    ),
     (
         "regions.py",
+        "Regions",
         "Who shares a statistic?",
         ":material/view_in_ar:",
         "regions",
@@ -18,6 +26,7 @@ PAGES = (
     ),
     (
         "distributions.py",
+        "Statistics",
         "What does it do to my numbers?",
         ":material/bar_chart:",
         "statistics",
@@ -25,6 +34,7 @@ PAGES = (
     ),
     (
         "batch.py",
+        "Batch",
         "Who else decides my output?",
         ":material/group:",
         "batch",
@@ -32,6 +42,7 @@ PAGES = (
     ),
     (
         "equality.py",
+        "Equality",
         "When are two norms the same?",
         ":material/equal:",
         "equality",
@@ -39,6 +50,7 @@ PAGES = (
     ),
     (
         "failures.py",
+        "Failures",
         "What goes wrong?",
         ":material/warning:",
         "failures",
@@ -46,6 +58,7 @@ PAGES = (
     ),
     (
         "catalogue.py",
+        "Methods",
         "Which methods are there?",
         ":material/grid_view:",
         "catalogue",
@@ -53,6 +66,7 @@ PAGES = (
     ),
     (
         "method.py",
+        "Method",
         "What is this method?",
         ":material/menu_book:",
         "method",
@@ -64,8 +78,10 @@ st.set_page_config(page_icon=str(HERE / "icon.svg"), layout="wide")
 st.logo(str(HERE / "icon.svg"), size="large")
 st.html(HERE / "frame.css")
 
-pages = [
-    st.Page(f"../pages/{file}", title=title, icon=icon, url_path=address, default=not address, help=purpose)
-    for file, title, icon, address, purpose in PAGES
-]
-st.navigation(pages, position="top").run()
+pages = {
+    st.Page(f"../pages/{file}", title=name, icon=icon, url_path=address, default=not address, help=purpose): question
+    for file, name, question, icon, address, purpose in PAGES
+}
+page = st.navigation(list(pages), position="top")
+st.set_page_config(page_title=pages[page])
+page.run()
