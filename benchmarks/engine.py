@@ -1,4 +1,4 @@
-"""The engine beside torch.nn, Flax, the plain formula and a copy: they take turns, so that all see the same machine."""
+"""The engine beside torch.nn, timm, Flax, the plain formula and a copy, which take turns: all see the same machine."""
 
 import importlib.util
 import json
@@ -20,6 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 import normcore
 from normcore import METHODS, Method
 from normcore.core import LETTERS, Bound, along_channels
+from tests.torchvision_names import declare
 
 SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
     "image": {"image": (32, 64, 56, 56), "small": (4, 6, 4, 4)},
@@ -28,7 +29,7 @@ SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
 }
 SECONDS = 1.0
 """How long the rivals of one row take turns, at least three times each."""
-RIVALS = ("torch.nn", "Flax", "plain", "copy")
+RIVALS = ("torch.nn", "timm", "Flax", "plain", "copy")
 COPY = RIVALS.index("copy")
 COSTS = Path(__file__).parents[1] / "explorer" / "measured" / "costs.json"
 """What the page of a method says about its cost."""
@@ -115,8 +116,8 @@ def _rivals(method: Method, x: Tensor, layout: str) -> dict[str, Contestant]:
         letters = method.feature_letters(layout)
         sizes = [size for letter, size in zip(LETTERS[layout], x.shape, strict=True) if letter in letters]
         modules = {"ours": normcore.layer(method.key, sizes, layout).to(x.device)}
-        theirs = _of_torch(method.key, sizes, layout)
-        modules |= {"torch.nn": theirs.to(x.device)} if theirs else {}
+        others = {"torch.nn": _of_torch(method.key, sizes, layout), "timm": _of_timm(method.key, sizes[0], layout)}
+        modules |= {name: theirs.to(x.device) for name, theirs in others.items() if theirs}
         for name, module in modules.items():
             rivals[name] = Contestant(partial(module, x), (x, *module.parameters()))
         flax = None if x.is_cuda else _of_flax(method.key, x, layout)
@@ -145,6 +146,28 @@ def _of_torch(key: str, sizes: Sequence[int], layout: str) -> nn.Module | None:
     }
     make = {"image": image, "tokens": tokens}[layout].get(key)
     return make() if make else None
+
+
+def _of_timm(key: str, channels: int, layout: str) -> nn.Module | None:
+    """timm's module, where it can be imported; its modules are for images, and some just call torch.nn's."""
+    declare()
+    try:
+        from timm import layers  # noqa: PLC0415 - only where it is installed
+        from timm.layers.grn import GlobalResponseNorm  # noqa: PLC0415
+    except ImportError:
+        return None
+    if key.startswith("evo_norm_"):
+        return getattr(layers, f"EvoNorm2d{key[-2:].upper()}")(channels, groups=2)  # the B's pass over the groups
+    makes: dict[str, Callable[..., nn.Module]] = {
+        "filter_response_norm": layers.FilterResponseNormTlu2d,
+        "frozen_batch_norm": partial(layers.FrozenBatchNormAct2d, apply_act=False),
+        "global_response_norm": partial(GlobalResponseNorm, channels_last=False),
+        "layer_norm_2d": layers.LayerNorm2d,
+        "layer_scale": layers.LayerScale2d,
+        "rms_norm_2d": layers.RmsNorm2d,
+        "simple_norm_2d": layers.SimpleNorm2d,
+    }
+    return makes[key](channels) if layout == "image" and key in makes else None
 
 
 def _of_flax(key: str, x: Tensor, layout: str) -> Contestant | None:

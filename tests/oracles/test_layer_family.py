@@ -26,7 +26,7 @@ from transformers.models.olmo2.modeling_olmo2 import Olmo2RMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
-from normcore import METHODS, describe, layer
+from normcore import METHODS, describe, diagnose, layer
 
 jax.config.update("jax_enable_x64", True)
 
@@ -178,19 +178,11 @@ def test_bias_free_layer_norm_of_centered_tokens_is_layer_norm_without_bias() ->
     )
 
 
-def test_simple_norm() -> None:
-    def timm(x: Tensor, weight: Tensor) -> Tensor:
-        return x * torch.rsqrt(torch.var(x, dim=-1, keepdim=True) + EPS) * weight
-
-    held("simple_norm", "timm's formula", timm, TOKENS + 2, "tokens", {"weight": GAIN}, eps=EPS)
-    held("simple_norm_2d", "timm's formula", channels_last(timm), IMAGE + 2, "image", {"weight": GAIN}, eps=EPS)
-
-
 @pytest.mark.parametrize("key", ["bias_free_layer_norm", "simple_norm"])
 def test_one_channel_has_variance_0_and_is_found_out(key: str) -> None:
     y = METHODS[key](torch.tensor([[3.0]]), "vector", eps=1e-4).y
     assert y.item() == pytest.approx(300.0)
-    (finding,) = describe.diagnose(key, (4, 1), "vector")
+    (finding,) = diagnose(key, (4, 1), "vector")
     assert "its variance is 0" in finding.sentence
 
 
@@ -338,7 +330,7 @@ def test_pointwise_methods_have_no_statistics_to_speak_of() -> None:
         assert METHODS[key].bound((2, 6, 4, 4)) == () and METHODS[key](IMAGE).stats == {}
         said = describe.headline(METHODS[key], (2, 6, 4, 4), "image")
         assert said.startswith("no statistic of this tensor; ") and said.endswith("; running state: none")
-        assert describe.diagnose(key, (2, 1), "vector") == ()
+        assert diagnose(key, (2, 1), "vector") == ()
     assert "2 × 6 + 1 learned parameters" in describe.headline(METHODS["dynamic_tanh"], (2, 6, 4, 4), "image")
 
 
