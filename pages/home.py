@@ -3,6 +3,7 @@
 import streamlit as st
 
 from explorer import controls
+from explorer.contents import PAGES
 from explorer.region_view import View, hero
 from normcore import METHODS
 
@@ -41,11 +42,21 @@ for row in (list(QUESTIONS)[:3], list(QUESTIONS)[3:]):
                 "../pages/regions.py", label=question, icon=":material/view_in_ar:", query_params=QUESTIONS[question]
             )
 
+st.subheader("What each page answers")
+pages = [page for page in PAGES if page[0] != "home.py"]
+for first in range(0, len(pages), 4):
+    for (file, _, question, icon, _, purpose), place in zip(
+        pages[first : first + 4], st.columns(4, gap="medium"), strict=False
+    ):
+        with place, st.container(border=True, height="stretch"):
+            st.page_link(f"../pages/{file}", label=f"**{question}**", icon=icon)
+            st.caption(purpose)
+
 st.subheader("What is in the engine")
 for family, title in (("activation", "Activations"), ("weight", "Weights"), ("gradient", "Gradients")):
     members = [method for method in METHODS.values() if method.family == family]
     st.markdown(f"**{title}**: " + ", ".join(f"{method.name} :gray[{method.paper.year}]" for method in members))
 st.caption(
-    f"{len(METHODS)} methods, each checked against PyTorch, ONNX or a literal loop, and each drawn region against the "
-    "derivatives that autograd measures."
+    f"{len(METHODS)} methods, each checked against another package or a literal formula, and each drawn region "
+    "against the derivatives that autograd measures."
 )

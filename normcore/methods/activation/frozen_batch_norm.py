@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from normcore.core import (
@@ -37,7 +38,8 @@ def frozen_batch_norm(
     wide = widen(x)
     given = {name: along_channels(value.to(wide.dtype), layout) for name, value in state.items()}
     mean, var = given["running_mean"], given["running_var"]
-    y = (wide - mean) * (given["weight"] * (var + eps).rsqrt()) + given["bias"]
+    scale = given["weight"] * (var + eps).rsqrt()
+    y = torch.addcmul(given["bias"] - mean * scale, wide, scale)
     return Normed(y.to(x.dtype), {"running_mean": mean, "running_var": var}, state)
 
 

@@ -1,5 +1,6 @@
 """Global response normalization: each channel is weighed by its norm against the other channels' norms."""
 
+import torch
 from torch import Tensor
 
 from normcore.core import Bound, Epsilon, Method, Normed, Paper, Region, Slot, along_channels, root, widen
@@ -28,12 +29,12 @@ def global_response_norm(
     wide = widen(x)
     norm = root(channel.spread(channel.mean(wide.square()))) * channel.size**0.5
     mean_norm = sample.spread(sample.mean(norm.expand(x.shape)))
-    y = wide * (norm / (mean_norm + eps))
+    factor = norm / (mean_norm + eps)
     if weight is not None:
-        y = y * along_channels(weight.to(y.dtype), channel)
-    if bias is not None:
-        y = y + along_channels(bias.to(y.dtype), channel)
-    y = y + wide if residual else y
+        factor = factor * along_channels(weight.to(factor.dtype), channel)
+    factor = factor + 1 if residual else factor
+    offset = wide.new_zeros(()) if bias is None else along_channels(bias.to(wide.dtype), channel)
+    y = torch.addcmul(offset, wide, factor)
     return Normed(y.to(x.dtype), {"norm": norm.detach(), "mean_norm": mean_norm.detach()})
 
 

@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+import torch
 from torch import Tensor
 
 from normcore.core import LETTERS, Method, Normed, Paper, Range, Slot, widen
@@ -29,8 +30,12 @@ def layer_scale(
     else:
         after = LETTERS[layout][LETTERS[layout].index("c") + 1 :]
         gain = weight.to(wide.dtype).reshape(-1, *(1 for _ in after))
-    base = wide.new_zeros(()) if residual is None else residual.to(wide.dtype)
-    return Normed((base + gain * wide).to(x.dtype), {"residual": base.detach(), "gain": gain.detach()})
+    if residual is None:
+        base, y = wide.new_zeros(()), gain * wide
+    else:
+        base = residual.to(wide.dtype)
+        y = torch.addcmul(base, gain, wide)
+    return Normed(y.to(x.dtype), {"residual": base.detach(), "gain": gain.detach()})
 
 
 METHOD = Method(
