@@ -52,10 +52,6 @@ for first in range(0, len(pages), 4):
             st.page_link(f"../pages/{file}", label=f"**{question}**", icon=icon)
             st.caption(purpose)
 
-st.subheader("What is in the engine")
-for family, title in (("activation", "Activations"), ("weight", "Weights"), ("gradient", "Gradients")):
-    members = [method for method in METHODS.values() if method.family == family]
-    st.markdown(f"**{title}**: " + ", ".join(f"{method.name} :gray[{method.paper.year}]" for method in members))
 st.caption(
     f"{len(METHODS)} methods, each checked against another package or a literal formula, and each drawn region "
     "against the derivatives that autograd measures."
