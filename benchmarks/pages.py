@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 OPTIONS += ["--disable-component-update", "--disable-sync"]
 PRESSES = 10
+FRESH = 5
 CLASSIC = "method=group_norm"
 LAYER = "N=32&C=256&H=56&W=56&num_groups=32"
 CASES = {
@@ -24,6 +25,12 @@ CASES = {
     "one method, 32×256×56×56": f"{CLASSIC}&{LAYER}",
     "four methods, 4×6×4×4": "",
     "four methods, 32×256×56×56": LAYER,
+}
+OTHERS = {  # a page and the name of a slider on it; every press shows what was not computed before
+    "statistics": ("statistics", "seed"),
+    "batch, over time": ("batch", "switch"),
+    "batch, swap a neighbor": ("batch?about=Swap+a+neighbor", "samples"),
+    "equality": ("equality", "N"),
 }
 WATCH = """() => {
   window.drawn = []; window.bytes = 0;
@@ -50,6 +57,8 @@ def report() -> None:
         with serve(str(ROOT / "app.py")) as address:
             for name, query in CASES.items():
                 print("| {} | {:.0f} | {:.1f} |".format(name, *_regions(browser, f"{address}/regions?{query}")))
+            for name, (path, slider) in OTHERS.items():
+                print("| {} | {:.0f} | {:.1f} |".format(name, *_other(browser, f"{address}/{path}", slider)))
         browser.close()
 
 
@@ -121,6 +130,20 @@ def _regions(browser: Any, address: str) -> tuple[float, float]:
         page.wait_for_timeout(500)
     page.close()
     return median(times), sent["bytes"] / PRESSES / 1000
+
+
+def _other(browser: Any, address: str, slider: str) -> tuple[float, float]:
+    page = open_page(browser, address)
+    sent = _count_bytes(page)
+    page.evaluate(WATCH)
+    times = []
+    for _ in range(FRESH):
+        page.locator(f".st-key-{slider} input[type=range]").press("ArrowRight")
+        page.wait_for_function("() => window.drawn.length", timeout=60_000)
+        page.wait_for_timeout(1500)  # until the last plot has been drawn
+        times.append(page.evaluate("Math.max(...window.drawn) - window.pressed"))
+    page.close()
+    return median(times), sent["bytes"] / FRESH / 1000
 
 
 def _count_bytes(page: Any) -> dict[str, int]:

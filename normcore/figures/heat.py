@@ -11,7 +11,7 @@ from normcore.figures import theme
 # From far below the middle to far above it; both ends differ from it in lightness, and from each other in hue.
 DIVERGING = ("#1f3f7a", "#4a6fc0", "#93a8de", "#e9e7dc", "#e3a469", "#bd6427", "#7a3510")
 CROWD = 24
-"""How many names fit along an axis; of more, some are left out and the pointer says them."""
+"""How many names fit along an axis; of more, eight are shown and the pointer says the others."""
 
 SPOKEN = 2_500
 """Up to how many cells the pointer says their names; of more, only their numbers."""
@@ -155,7 +155,7 @@ def _bar(title: str, low: float, high: float, log: bool) -> dict[str, Any]:
 
 def _axis(names: Sequence[str], title: str) -> dict[str, Any]:
     """An axis with the names of as many cells as fit."""
-    step = -(-len(names) // CROWD)
+    step = 1 if len(names) <= CROWD else -(-len(names) // 8)
     places = list(range(0, len(names), step))
     return {
         "tickvals": places,
