@@ -13,6 +13,7 @@ from normcore.finding import Finding
 from normcore.influence import influence
 from normcore.initialization import data_dependent_init
 from normcore.layer import NormLayer, layer, reparametrize
+from normcore.penalties import orthogonal_regularization
 from normcore.registry import METHODS
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ __all__ = [
     "diagnose",
     "influence",
     "layer",
+    "orthogonal_regularization",
     "reparametrize",
 ]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from normcore.core import NormcoreError
+from normcore.core import NormcoreError, autocasts
 from normcore.layer import NormLayer, layer
 from normcore.registry import METHODS
 
@@ -29,7 +29,10 @@ class _Cell(nn.RNNCellBase):
 
     def _norm(self, key: str, parts: int, bias: bool, kind: type = NormLayer, **settings: Any) -> Any:
         """A norm over so many gates, on the device and in the precision of the weights."""
-        like = layer(key, parts * self.hidden_size, METHODS[key].layouts[0], **settings)
+        try:
+            like = layer(key, parts * self.hidden_size, METHODS[key].layouts[0], **settings)
+        except NormcoreError as error:
+            raise NormcoreError(f"{type(self).__name__}: {error}") from None
         norm = kind(like.method, like.features, like.layout, True, like.settings)
         norm.bias = norm.bias if bias else None
         return norm.to(self.weight_ih.device, self.weight_ih.dtype)
@@ -54,6 +57,9 @@ class _Cell(nn.RNNCellBase):
         if not fits or (samples is not None and len(x) != samples):
             wanted = f"({samples or 'n'}, {size}) or ({size},)"
             raise NormcoreError(f"{type(self).__name__}: {name} is {shape}; it must be {wanted}")
+        own, unifies = self.weight_ih.dtype, autocasts(x) and x.is_floating_point() and x.dtype != torch.float64
+        if x.dtype != own and not unifies:
+            raise NormcoreError(f"{type(self).__name__}: {name} is {x.dtype}; it must be {own}, as the weights are")
         return x
 
     def _start(self, input: Tensor, states: Any, count: int) -> tuple[Tensor, State]:

@@ -61,8 +61,9 @@ def convert(
     """Swaps, in place, every layer of one method in a model for a `layer` of another one.
 
     Gain, bias and running statistics move to the new layer where it has them in the same shape: the same tensors, so
-    that an optimizer keeps its hold on them. A layer that stands in several places stays one layer. Settings are the
-    new method's defaults where nothing is said, and the old layer's own where both methods are the same.
+    that an optimizer keeps its hold on them (copies where one layer learns what the other has frozen). A layer that
+    stands in several places stays one layer. Settings are the new method's defaults where nothing is said, and the old
+    layer's own where both methods are the same.
 
     Args:
         model: Any module tree; a single norm has its successor in the report's `module`.
@@ -123,11 +124,12 @@ def _shapes(model: nn.Module, modules: Collection[nn.Module], example: Any) -> d
 
 
 def _fitting_all(norm: Method, places: Collection[nn.Module], settings: Mapping[str, Any]) -> str:
-    """Where a setting does not divide the channels of a layer: the values that do for all layers."""
+    """Where a setting does not divide the channels of a layer, and these differ: the values that do for all layers."""
     channels = [{"c": sizes[0]} for sizes in (sizes_of(module) for module in places) if sizes]
+    unlike = len({sizes["c"] for sizes in channels}) > 1
     for p in norm.params:
         value = settings.get(p.name, p.default)
-        divides = isinstance(p.domain, Divides) and p.domain.axis == "c"
+        divides = unlike and isinstance(p.domain, Divides) and p.domain.axis == "c"
         if divides and any(p.domain.problem(value, sizes) for sizes in channels):
             common = set.intersection(*(set(p.domain.samples(sizes)) for sizes in channels))
             return f"; {', '.join(map(str, sorted(common)))} would do for {plural(len(channels), 'layer')}"

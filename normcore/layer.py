@@ -19,6 +19,7 @@ from normcore.core import (
     Part,
     Slot,
     Window,
+    autocasts,
     bounds_of,
     counts,
     new_tensor,
@@ -40,10 +41,11 @@ class _MethodModule(nn.Module):
     def _call(self, x: Tensor, arguments: Mapping[str, Any], context: Mapping[str, Tensor] = EMPTY) -> Normed:
         arguments = {**self._fixed, **arguments, **context}
         if torch.compiler.is_compiling():
-            return self.method.fn(x, *self._bounds(x), **arguments)
-        known = (x.shape, x.dtype, x.device, x.layout, self.training) if isinstance(x, Tensor) else (x,)
-        if known == self._checked and not context:
-            return self.method.fn(x, *self._bound, **arguments)
+            return self.method.compute(x, *self._bounds(x), **arguments)
+        known = (x.shape, x.dtype, x.device, x.layout, self.training) if isinstance(x, Tensor) else ()
+        if known and known == self._checked and not context:
+            mathematics = self.method.compute if autocasts(x) else self.method.fn
+            return mathematics(x, *self._bound, **arguments)
         self._check(x, context)
         normed = self.method(x, **{"layout": self.layout, **arguments})
         self._checked, self._bound = known, self._bounds(x)
@@ -79,11 +81,14 @@ class NormLayer(_MethodModule):
     def _new(self, slot: Slot) -> Tensor:
         return new_tensor(slot, self.features | counts(self.settings), settings=self.settings)
 
-    def forward(self, x: Tensor, **context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *unnamed: Any, **context: Tensor) -> Tensor:
         """Normalizes x, shaped by the layout; in training mode the running state takes a step.
 
         `context` are the tensors that the method takes beside its input, by name: see its `context`.
         """
+        if unnamed:
+            known = " and ".join(f"{name}=" for name in self.method.context)
+            raise NormcoreError(f"{self.method.key}: beside x it takes {known + ', by name' if known else 'nothing'}")
         # Asking the module itself for a parameter takes longer than some kernels; one that is parametrized is not here.
         own = self._parameters
         arguments: dict[str, Any] = {n: own[n] if n in own else getattr(self, n) for n in self.method.affine}
@@ -115,6 +120,11 @@ class NormLayer(_MethodModule):
         if wrong:
             made, found = (", ".join(f"{letter}={of[letter]}" for letter in wrong) for of in (self.features, given))
             raise NormcoreError(f"{self.method.key}: x has {found}; this layer was made for {made}")
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        if "running_mean" in self.method.state and "num_batches_tracked" not in self.method.state:
+            state_dict.pop(f"{prefix}num_batches_tracked", None)  # a BatchNorm's counter, as torchvision drops it
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def reset_running_stats(self) -> None:
         """Puts the running state back to that of a new layer."""
@@ -154,6 +164,9 @@ def layer(
         NormcoreError: No such method, layout or setting, or a value outside its domain.
     """
     norm = method(key, "activation")
+    for name, flag in (("affine", affine), ("shift_first", shift_first)):
+        if not isinstance(flag, bool):
+            raise NormcoreError(f"{key}: {name}={flag!r} must be True or False")
     layout = norm.layout(layout, 0)
     sizes = _feature_sizes(norm, channels, layout)
     made = NormLayer(norm, sizes, layout, affine, norm.settings(settings, sizes))
@@ -190,9 +203,7 @@ class _Reparametrization(_MethodModule):
     def _starts(self, weight: Tensor, slots: Mapping[str, Slot]) -> dict[str, Tensor]:
         """First values of what is learned and remembered beside the weight: those that suit this weight."""
         bounds = self.method.bound(weight.shape, **self.settings)
-        return {
-            name: slot.init(weight.detach(), *bounds).clone() for name, slot in slots.items() if callable(slot.init)
-        }
+        return {name: slot.start(weight, *bounds).clone() for name, slot in slots.items() if callable(slot.init)}
 
     def forward(self, weight: Tensor) -> Tensor:
         beside: dict[str, Any] = {name: getattr(self, name) for name in self.method.affine}

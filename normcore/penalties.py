@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from normcore.core import LAYOUTS, NormcoreError, root, widen
+from normcore.core import LAYOUTS, NormcoreError, full_precision, root, widen
 
 KINDS = ("so", "dso", "mc", "srip")
 
@@ -42,7 +42,12 @@ def orthogonal_regularization(weight: Tensor, kind: str = "so") -> Tensor:
         tensor = isinstance(weight, Tensor)
         found = f"{weight.dtype} of shape {tuple(weight.shape)}" if tensor else type(weight).__name__
         raise NormcoreError(f"orthogonal_regularization: weight is {found}; it must be floating-point, (o i ...)")
-    matrix = widen(weight).flatten(1)
+    with full_precision(weight):
+        return _penalty(widen(weight).flatten(1), kind)
+
+
+def _penalty(matrix: Tensor, kind: str) -> Tensor:
+    """The penalty of a kind on a matrix of axes (o, i ...)."""
     rows, columns = matrix.shape
     distance = _distance(matrix.mT if rows < columns else matrix)
     if kind == "so":

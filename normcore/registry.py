@@ -3,6 +3,7 @@
 import importlib
 import pkgutil
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from types import MappingProxyType
 
 from normcore.core import LAYOUTS, Method, NormcoreError
@@ -41,7 +42,10 @@ def method(key: str, family: str | None = None) -> Method:
     """The method with this key, refused in a sentence when there is none (or none of the family)."""
     found = METHODS.get(key) if isinstance(key, str) else None
     if found is None or (family and found.family != family):
-        known = ", ".join(k for k, m in METHODS.items() if not family or m.family == family)
+        known = [k for k, m in METHODS.items() if not family or m.family == family]
+        close = get_close_matches(str(key).lower(), known, 5, 0.5)
         kind = f"{family} method" if family else "method"
-        raise NormcoreError(f"no {kind} is called {key!r}; there are {known}")
+        few = f"try {', '.join(close)}" if close else f"there are {', '.join(known[:5])}"
+        hint = f"it is a {found.family} method" if found else f"{few} (of {len(known)} in normcore.METHODS)"
+        raise NormcoreError(f"no {kind} is called {key!r}; {hint}")
     return found

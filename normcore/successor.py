@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normcore.core import LAYOUTS, LETTERS, Divides, Method, NormcoreError
+from normcore.core import GAIN_AND_BIAS, LAYOUTS, LETTERS, Divides, Method, NormcoreError
 from normcore.diagnose import diagnose
 from normcore.layer import NormLayer, layer
 from normcore.registry import METHODS
@@ -15,6 +15,7 @@ from normcore.registry import METHODS
 Shapes = tuple[tuple[int, ...], ...]
 
 ANY = ("image", "vector", "signal", "volume")
+COUNTER = "num_batches_tracked"
 TORCH: dict[type[nn.Module], tuple[str, tuple[str, ...]]] = {
     nn.BatchNorm1d: ("batch_norm", ("vector", "signal")),
     nn.BatchNorm2d: ("batch_norm", ("image",)),
@@ -87,28 +88,38 @@ def successor(
         like: A tensor of the wanted precision, on the wanted device.
 
     Raises:
-        NormcoreError: The module is not quite what its class says, a layout or setting does not fit, or every region
-            would hold one value.
+        NormcoreError: The module is not quite what its class says, a layout or setting does not fit, every region would
+            hold one value, or the method needs a residual.
     """
     if not plain(module):
         raise NormcoreError(f"{type(module).__name__} is more than a {_base(module).__name__}; swap it by hand")
+    old, learns = METHODS[kind(module)[0] or ""], [p.requires_grad for p in module.parameters()]
+    if "residual" in norm.context.keys() - old.context.keys():
+        raise NormcoreError(
+            f"{norm.key} adds x to a residual, which {type(module).__name__} is not given; put it at the end of each "
+            f"branch by hand, as normcore.layer({norm.key!r}, …)(x, residual=…)"
+        )
     layouts = _layouts(module, norm, layout, shapes)
     sizes = sizes_of(module) or [shape[1] for shape in shapes[:1]]
     if not sizes:
         raise NormcoreError(f"{type(module).__name__} does not say how many channels it has; pass example=")
     channels = sizes if len(sizes) == len(norm.feature_letters(layouts[0])) else sizes[0]
-    old, learns = METHODS[kind(module)[0] or ""], [p.requires_grad for p in module.parameters()]
-    new = layer(norm.key, channels, layouts[0], bool(learns), **_settings(module, old, norm) | {**given})
+    affine = bool(learns) or not norm.affine.keys().isdisjoint(old.state)
+    new = layer(norm.key, channels, layouts[0], affine, **_settings(module, old, norm) | {**given})
     new.shift_first = getattr(module, "shift_first", False) and "shift" in norm.invariances(**new.settings)
     fresh = layer(old.key, sizes, kind(module)[1][0], **_settings(module, old, old)).state_dict()
     alike = {name for name, first in new.state_dict().items() if name in fresh and torch.equal(fresh[name], first)}
     new.to(like.device, like.dtype).requires_grad_(any(learns) or not learns).train(module.training)
     guessed = len(layouts) > 1
     warnings = [f"Its layout is taken for {layouts[0]!r}; say so with layout= or example=."] if guessed else []
-    carried, lost = _carry(module, new, fresh, alike)
+    statistics = [name for name in norm.state if name != COUNTER and name not in GAIN_AND_BIAS]
+    anew = [name for name in statistics if name not in alike or getattr(module, name, None) is None]
+    carried, lost = _carry(module, new, fresh, alike - {COUNTER} if anew else alike)
     warnings += [f"Its {name} does not fit {norm.key} and is lost." for name in lost]
-    if new.tracks and not norm.state.keys() & carried:
-        warnings.append("Its running statistics start anew: show it batches in training mode before evaluation.")
+    if new.tracks and anew:
+        what = "running statistics start" if anew == statistics else f"{', '.join(anew)} starts"
+        remedy = "show it batches in training mode before evaluation" if COUNTER in norm.state else "load some"
+        warnings.append(f"Its {what} anew: {remedy}.")
     if any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)):
         warnings.append("Its hooks are left behind.")
     return new, tuple(carried), warnings + _erasures(new, shapes, guessed)
@@ -139,7 +150,7 @@ def _settings(module: Any, old: Method, norm: Method) -> dict[str, Any]:
 def _carry(
     module: nn.Module, new: NormLayer, fresh: Mapping[str, Tensor], alike: Collection[str]
 ) -> tuple[list[str], list[str]]:
-    """Hands over the tensors that both layers have, and names them, and those that are learned and lost.
+    """Hands over the tensors that both layers have, and names them, and the gains and biases that are lost.
 
     `fresh` is what a new layer of the old kind holds. What starts `alike` in both means the same in both.
     """
@@ -147,14 +158,16 @@ def _carry(
     for name, first in fresh.items():
         value, learned = getattr(module, name, None), name in METHODS[kind(module)[0] or ""].affine
         if value is None:
-            if learned and getattr(new, name, None) is not None:
+            if learned and name in new.method.affine:
                 setattr(new, name, None)  # a layer without a bias stays one
         elif learned and not isinstance(value, nn.Parameter):
             raise NormcoreError(f"its {name} is computed from other tensors (parametrized, pruned); undo that first")
         elif name in alike:
+            if learned != (name in new.method.affine):  # only one of the two layers learns it
+                value = nn.Parameter(value.clone()) if name in new.method.affine else value.detach().clone()
             setattr(new, name, value)
             carried.append(name)
-        elif learned and (value.is_meta or not torch.equal(value.detach().to(first), first)):
+        elif (learned or name in GAIN_AND_BIAS) and (value.is_meta or not torch.equal(value.detach().to(first), first)):
             lost.append(name)
     return carried, lost
 

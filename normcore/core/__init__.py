@@ -9,6 +9,7 @@ from normcore.core.facts import Identity, Normed, Paper, Param
 from normcore.core.method import EMPTY, Method, bounds_of
 from normcore.core.parameters import Classes, Epsilon, EpsilonPlace, GhostBatchSize, Groups, Momentum
 from normcore.core.part import Part
+from normcore.core.precision import autocasts, full_precision
 from normcore.core.region import Bound, Region
 from normcore.core.running import apply_running, average, remembered_variance, track
 from normcore.core.slots import GAIN, GAIN_AND_BIAS, RUNNING, Slot, counts, new_tensor
@@ -64,12 +65,14 @@ __all__ = [
     "along_channels",
     "along_samples",
     "apply_running",
+    "autocasts",
     "average",
     "axis_sizes",
     "bounds_of",
     "center",
     "chosen_rows",
     "counts",
+    "full_precision",
     "new_tensor",
     "plural",
     "remembered_variance",

@@ -1,7 +1,7 @@
 """Axes and layouts: the letters that every pattern, shape and caption in this project is written in."""
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from normcore.core.errors import NormcoreError
@@ -46,14 +46,15 @@ LETTERS = {name: tuple(axes.split()) for family in LAYOUTS.values() for name, ax
 SPATIAL = ("l", "d", "h", "w")
 
 
-def axis_sizes(shape: Sequence[int], layout: str) -> dict[str, int]:
-    """The size of each axis by its letter, after checking that the shape fits the layout."""
+def axis_sizes(shape: Sequence[int], layout: str, known: Iterable[str] = LETTERS) -> dict[str, int]:
+    """The size of each axis by its letter, after checking that the shape fits the layout, one of those known."""
     letters = LETTERS[layout]
     if len(shape) != len(letters):
-        fitting = [name for name, axes in LETTERS.items() if len(axes) == len(shape)]
-        hint = f"try layout={' or '.join(map(repr, fitting))}" if fitting else "no layout has that many axes"
+        fitting = [name for name in known if len(LETTERS[name]) == len(shape)]
+        hint = f"try layout={' or '.join(map(repr, fitting))}" if fitting else "no layout here has that many axes"
+        noun = "axis" if len(shape) == 1 else "axes"
         raise NormcoreError(
-            f"shape {tuple(shape)} has {len(shape)} axes, but layout {layout!r} has {len(letters)}"
+            f"shape {tuple(shape)} has {len(shape)} {noun}, but layout {layout!r} has {len(letters)}"
             f" ({' '.join(letters)}); {hint}"
         )
     return dict(zip(letters, check_shape(shape), strict=True))

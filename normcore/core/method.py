@@ -16,11 +16,13 @@ from normcore.core.domains import FLAG, Domain, check
 from normcore.core.errors import NormcoreError
 from normcore.core.facts import Identity, Normed, Paper, Param
 from normcore.core.part import Part
+from normcore.core.precision import full_precision
 from normcore.core.region import Bound, Region
 from normcore.core.slots import Slot, counts, new_tensor
 from normcore.core.window import Window
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+DENSE = "a dense floating-point tensor of 16, 32 or 64 bits"
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 KEPT = SimpleNamespace()
 """Bound regions of compiled layers, by name."""
@@ -207,9 +209,7 @@ class Method:
             return self.fn(gradients(self.key, x), **self.settings(settings, EMPTY), **tensors)
         if not _dense(x):
             kind = f"{x.dtype}, {x.layout}" if isinstance(x, Tensor) else type(x).__name__
-            raise NormcoreError(
-                f"{self.key}: x is {kind}; it must be a dense floating-point tensor of 16, 32 or 64 bits"
-            )
+            raise NormcoreError(f"{self.key}: x is {kind}; it must be {DENSE}")
         training = tensors.get("training", True)
         _check_training(self.key, training)
         layout = self.layout(layout, x.ndim)
@@ -218,13 +218,18 @@ class Method:
         state = tensors.get("state")
         if self.state and (state is None or (isinstance(state, Mapping) and not state)):
             tensors["state"] = {
-                name: slot.init(x.detach(), *bounds) if callable(slot.init) else new_tensor(slot, sizes, x)
+                name: slot.start(x, *bounds) if callable(slot.init) else new_tensor(slot, sizes, x)
                 for name, slot in self.state.items()
             }
         self._check_tensors(tensors, sizes, x.device)
         if "layout" in self.inputs:
             tensors["layout"] = layout
-        return self.fn(x, *bounds, **complete, **tensors)
+        return self.compute(x, *bounds, **complete, **tensors)
+
+    def compute(self, x: Tensor, *bounds: Bound | Window | Part, **given: Any) -> Normed:
+        """The mathematics alone, unchecked, in the precision of x also where torch.autocast is on."""
+        with full_precision(x):
+            return self.fn(x, *bounds, **given)
 
     def _check_tensors(self, given: Mapping[str, Any], sizes: Mapping[str, int], device: torch.device) -> None:
         """Refuses a learned or remembered tensor that does not fit, before the mathematics stumbles over it."""
@@ -237,9 +242,12 @@ class Method:
         for name, tensor, slot in learned + [(name, given["state"][name], slot) for name, slot in self.state.items()]:
             if not isinstance(tensor, Tensor):
                 raise NormcoreError(f"{self.key}: {name} is {type(tensor).__name__}; it must be a tensor")
-            if not (_dense(tensor) or slot.dtype) or tensor.device != device:
-                what = f"{tensor.dtype}, {tensor.layout}, on {tensor.device}"
-                raise NormcoreError(f"{self.key}: {name} is {what}; it must be dense and floating-point, on {device}")
+            if not (_dense(tensor) or slot.dtype):
+                raise NormcoreError(f"{self.key}: {name} is {tensor.dtype}, {tensor.layout}; it must be {DENSE}")
+            if tensor.device != device:
+                raise NormcoreError(f"{self.key}: {name} is on {tensor.device}; it must be on {device}, as x is")
+            if slot.dtype is torch.bool and not _true_or_false(tensor):
+                raise NormcoreError(f"{self.key}: {name} has values other than 0 and 1; it must be True or False")
             if not slot.fits(tensor.shape, sizes):
                 raise NormcoreError(
                     f"{self.key}: {name} has shape {tuple(tensor.shape)}; it must be {slot.words(sizes)}"
@@ -262,6 +270,15 @@ def _method_of(module: str) -> Method:
 
 def _dense(x: Any) -> bool:
     return isinstance(x, Tensor) and x.dtype in FLOATS and x.layout is torch.strided
+
+
+def _true_or_false(mask: Tensor) -> bool:
+    if mask.dtype is torch.bool:
+        return True
+    try:
+        return bool(((mask == 0) | (mask == 1)).all())
+    except RuntimeError:  # on the meta device and under vmap values cannot be looked at
+        return True
 
 
 def gradients(key: str, given: Any) -> list[Tensor]:
@@ -299,7 +316,7 @@ def _bind_cached(
     method: Method, shape: tuple[int, ...], layout: str, training: bool, names: tuple[str, ...], *values: Any
 ) -> tuple[tuple[Bound | Window | Part, ...], dict[str, Any]]:
     try:
-        sizes = axis_sizes(shape, layout)
+        sizes = axis_sizes(shape, layout, method.layouts)
     except NormcoreError as error:
         raise NormcoreError(f"{method.key}: {error}") from None
     given = dict(zip(names, values, strict=True))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from normcore.core.axes import LETTERS, SPATIAL
+from normcore.core.precision import full_precision
 
 AXES = {letter for letters in LETTERS.values() for letter in letters}
 
@@ -29,6 +30,12 @@ class Slot:
     axes: str
     init: float | str | Callable[..., Tensor] = 0.0
     dtype: torch.dtype | None = None
+
+    def start(self, weight: Tensor, *bounds: Any) -> Tensor:
+        """The first value that suits a weight."""
+        assert callable(self.init), "others start without one"
+        with full_precision(weight):
+            return self.init(weight.detach(), *bounds)
 
     def letters(self, axes: Iterable[str]) -> tuple[str, ...]:
         """The axis letters, with ``...``, ``x`` and ``positions`` written out from the axes at hand."""

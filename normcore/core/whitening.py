@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from normcore.core.facts import Normed
+from normcore.core.precision import full_precision
 from normcore.core.region import Bound
 from normcore.core.running import State, average
 from normcore.core.slots import Slot
@@ -92,8 +93,9 @@ class InverseRoot(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         (root,) = ctx.saved_tensors
-        square = root @ root
-        return -square @ Lyapunov.apply(root, gradient) @ square, None
+        with full_precision(root):
+            square = root @ root
+            return -square @ Lyapunov.apply(root, gradient) @ square, None
 
 
 class Lyapunov(torch.autograd.Function):
@@ -114,5 +116,6 @@ class Lyapunov(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         matrix, solution = ctx.saved_tensors
-        right = Lyapunov.apply(matrix, gradient)
-        return -(right @ solution.mT + solution.mT @ right), right
+        with full_precision(matrix):
+            right = Lyapunov.apply(matrix, gradient)
+            return -(right @ solution.mT + solution.mT @ right), right

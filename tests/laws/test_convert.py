@@ -163,6 +163,63 @@ def test_running_statistics_go_where_they_are_kept() -> None:
     assert entry.warning and entry.warning.startswith("Its running statistics start anew")
 
 
+@pytest.mark.parametrize("affine", [True, False])
+def test_a_frozen_norm_holds_what_was_learned(affine: bool) -> None:
+    norm = randomize(nn.BatchNorm2d(4, affine=affine)).eval()
+    (entry,) = (report := convert(copy.deepcopy(norm), target="frozen_batch_norm")).entries
+    assert entry.carried == (("weight", "bias") if affine else ()) + ("running_mean", "running_var")
+    assert entry.warning is None and not list(report.module.parameters())
+    for training in (True, False):
+        torch.testing.assert_close(report.module.train(training)(image(c=4)), norm(image(c=4)))
+    (entry,) = (back := convert(report.module, "frozen_batch_norm", "batch_norm")).entries
+    assert entry.carried == ("weight", "bias", "running_mean", "running_var") and entry.warning is None
+    assert all(parameter.requires_grad for parameter in back.module.parameters())
+    torch.testing.assert_close(back.module.eval()(image(c=4)), norm(image(c=4)))
+    group = convert(report.module, "frozen_batch_norm", "group_norm").module
+    torch.testing.assert_close(group.weight.detach(), norm.weight.detach() if affine else torch.ones(4))
+
+
+def test_a_frozen_norm_shares_no_tensor_with_one_that_learns() -> None:
+    frozen = convert(norm := randomize(nn.BatchNorm2d(4)), target="frozen_batch_norm").module
+    expected = frozen.weight.clone()
+    with torch.no_grad():
+        norm.weight += 1
+        convert(frozen, "frozen_batch_norm", "batch_norm").module.weight += 1
+    assert torch.equal(frozen.weight, expected) and not frozen.weight.requires_grad
+    lost = convert(frozen, "frozen_batch_norm", "rms_norm", layout="image").entries[0]
+    assert lost.carried == ("weight",) and lost.warning == "Its bias does not fit rms_norm and is lost."
+    (entry,) = convert(nn.GroupNorm(2, 4), "group_norm", "frozen_batch_norm", layout="image").entries
+    assert entry.warning == "Its running statistics start anew: load some."
+
+
+@pytest.mark.parametrize(
+    ("target", "anew"),
+    [("l1_batch_norm", "running_deviation"), ("decorrelated_batch_norm", "running_whitening")],
+)
+def test_statistics_that_are_carried_in_part_are_warned_of_and_counted_from_0(target: str, anew: str) -> None:
+    norm = randomize(nn.BatchNorm2d(4))
+    norm.num_batches_tracked += 7
+    (entry,) = (report := convert(norm, target=target)).entries
+    assert entry.carried == ("weight", "bias", "running_mean")
+    assert entry.warning == f"Its {anew} starts anew: show it batches in training mode before evaluation."
+    assert int(report.module.num_batches_tracked) == 0
+    mean_only = convert(norm, target="mean_only_batch_norm").entries[0]
+    assert mean_only.carried == ("bias", "running_mean", "num_batches_tracked")
+
+
+RESIDUAL = [key for key, method in METHODS.items() if "residual" in method.context]
+
+
+@pytest.mark.parametrize("target", RESIDUAL)
+def test_what_ends_a_residual_branch_takes_no_norms_place(target: str) -> None:
+    text = refusal(nn.Sequential(nn.BatchNorm2d(4)), "batch_norm", target)
+    assert text == (
+        f"convert: layer '0': {target} adds x to a residual, which BatchNorm2d is not given; "
+        f"put it at the end of each branch by hand, as normcore.layer('{target}', …)(x, residual=…)"
+    )
+    assert convert(layer(target, 4), target, "rezero").module.method.key == "rezero"
+
+
 def test_mode_precision_device_and_what_is_frozen_are_kept() -> None:
     for dtype in (torch.float16, torch.bfloat16, torch.float64):
         model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.BatchNorm2d(4, affine=False)).to(dtype)
@@ -230,6 +287,8 @@ def test_a_setting_that_does_not_fit_names_the_layer_and_what_would_do() -> None
     text = refusal(residual_net(nn.BatchNorm2d), num_groups=8)
     expected = "convert: layer '2.1': group_norm: num_groups=8 must divide c=12; try one of 1, 2, 3, 4, 6, 12; "
     assert text == expected + "1, 2, 4 would do for 6 layers"
+    text = refusal(nn.Sequential(nn.BatchNorm2d(6)), num_groups=4)
+    assert text == "convert: layer '0': group_norm: num_groups=4 must divide c=6; try one of 1, 2, 3, 6"
     text = refusal(mlp(nn.BatchNorm1d), target="layer_norm", eps=-1)
     assert text == "layer_norm: eps=-1 must be a number from 0 to 1"
 

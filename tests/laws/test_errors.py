@@ -84,6 +84,25 @@ def test_what_is_no_dense_floating_point_tensor_is_refused(method: Method) -> No
             layer(method.key, 4, method.layouts[0])(None)
 
 
+def test_what_is_no_tensor_is_refused_after_tensors_too() -> None:
+    norm, x = layer("batch_norm", 4, "vector"), torch.ones(2, 4)
+    for _ in range(2):
+        norm(x)
+        with pytest.raises(NormcoreError, match="batch_norm: x is ndarray; it must be a floating-point tensor"):
+            norm(x.numpy())
+
+
+def test_a_mask_of_zeros_and_ones_is_one_of_falses_and_trues() -> None:
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    for key in ("masked_batch_norm", "masked_layer_norm"):
+        norm, x = METHODS[key], torch.randn(2, 3, 6)
+        expected = norm(x, "tokens", mask=mask).y
+        for same in (mask.float(), mask.long(), mask.to(torch.uint8)):
+            assert torch.equal(norm(x, "tokens", mask=same).y, expected)
+        stacked = torch.vmap(lambda m, norm=norm, x=x: norm(x, "tokens", mask=m).y)(mask.float()[None])
+        torch.testing.assert_close(stacked[0], expected)
+
+
 @pytest.mark.parametrize("method", GRADIENTS, ids=lambda method: method.key)
 def test_what_is_no_list_of_gradients_is_refused(method: Method) -> None:
     for given in (None, 3, "text", torch.ones(2), [torch.ones(2), None], [torch.ones(2, dtype=torch.long)], iter([])):
@@ -110,8 +129,11 @@ MESSAGES: list[tuple[Callable[[], Any], str]] = [
     ),
     (
         lambda: METHODS["batch_norm"](TOKENS),
-        "batch_norm: shape (2, 3, 6) has 3 axes, but layout 'image' has 4 (n c h w); "
-        "try layout='signal' or 'tokens' or 'conv1d'",
+        "batch_norm: shape (2, 3, 6) has 3 axes, but layout 'image' has 4 (n c h w); try layout='signal' or 'tokens'",
+    ),
+    (
+        lambda: METHODS["weight_norm"](torch.ones(3)),
+        "weight_norm: shape (3,) has 1 axis, but layout 'linear' has 2 (o i); no layout here has that many axes",
     ),
     (
         lambda: METHODS["instance_norm"](torch.ones(2, 3), "vector"),
@@ -175,7 +197,17 @@ MESSAGES: list[tuple[Callable[[], Any], str]] = [
     ),
     (
         lambda: layer("clip_by_value", 4),
-        "no activation method is called 'clip_by_value'; there are " + ", ".join(m.key for m in ACTIVATIONS),
+        "no activation method is called 'clip_by_value'; it is a gradient method",
+    ),
+    (
+        lambda: layer("LayerNorm", 4),
+        "no activation method is called 'LayerNorm'; "
+        f"try layer_norm, layer_norm_2d, bert_layer_norm, masked_layer_norm, iter_norm (of {len(ACTIVATIONS)} in "
+        "normcore.METHODS)",
+    ),
+    (
+        lambda: clipper("x"),
+        "no gradient method is called 'x'; there are clip_by_global_norm, clip_by_value (of 2 in normcore.METHODS)",
     ),
     (
         lambda: reparametrize(nn.ConvTranspose2d(2, 3, 3), "weight_norm"),
@@ -212,8 +244,33 @@ MESSAGES: list[tuple[Callable[[], Any], str]] = [
     ),
     (
         lambda: METHODS["batch_norm"](IMAGE, weight=torch.ones(6, dtype=torch.complex64)),
-        "batch_norm: weight is torch.complex64, torch.strided, on cpu; it must be dense and floating-point, on cpu",
+        "batch_norm: weight is torch.complex64, torch.strided; it must be a dense floating-point tensor of 16, 32 or "
+        "64 bits",
     ),
+    (
+        lambda: METHODS["adain"](IMAGE, style=torch.ones(2, 12, dtype=torch.int32)),
+        "adain: style is torch.int32, torch.strided; it must be a dense floating-point tensor of 16, 32 or 64 bits",
+    ),
+    (
+        lambda: METHODS["batch_norm"](IMAGE, weight=torch.ones(6, device="meta")),
+        "batch_norm: weight is on meta; it must be on cpu, as x is",
+    ),
+    (
+        lambda: METHODS["masked_layer_norm"](TOKENS, "tokens", mask=torch.full((2, 3), 0.5)),
+        "masked_layer_norm: mask has values other than 0 and 1; it must be True or False",
+    ),
+    (
+        lambda: layer("masked_batch_norm", 6)(IMAGE, mask=2 * torch.ones(2, 4, 4, dtype=torch.long)),
+        "masked_batch_norm: mask has values other than 0 and 1; it must be True or False",
+    ),
+    (lambda: layer("adain", 6)(IMAGE, IMAGE), "adain: beside x it takes style=, by name"),
+    (
+        lambda: layer("adaptive_layer_norm", 6)(IMAGE, TOKENS),
+        "adaptive_layer_norm: beside x it takes scale= and shift=, by name",
+    ),
+    (lambda: layer("layer_norm", 6)(IMAGE, IMAGE), "layer_norm: beside x it takes nothing"),
+    (lambda: layer("batch_norm", 6, affine="no"), "batch_norm: affine='no' must be True or False"),
+    (lambda: layer("batch_norm", 6, shift_first=1), "batch_norm: shift_first=1 must be True or False"),
     (
         lambda: METHODS["batch_norm"].bound((2, 3), "vector", training="no"),
         "batch_norm: training='no' must be True or False",

@@ -94,6 +94,27 @@ def test_layer_norm_has_a_gain_for_each_feature_or_for_each_channel() -> None:
     assert layer("batch_norm", (4, 2, 2)).get_parameter("weight").shape == (4,)
 
 
+def test_an_offset_gain_starts_at_what_is_left_of_1() -> None:
+    x = draw("tokens")
+    plain, offset = (layer("layer_norm", 4, "tokens", weight_offset=o).double() for o in (0.0, 1.0))
+    assert torch.equal(offset.weight, torch.zeros(4).double())
+    torch.testing.assert_close(offset(x), plain(x))
+    with torch.no_grad():
+        offset.weight += 0.5
+    torch.testing.assert_close(offset(x), 1.5 * plain(x))
+
+
+def test_frozen_batch_norm_loads_what_torchs_batch_norm_saves() -> None:
+    theirs, model = nn.BatchNorm2d(4), nn.Sequential(layer("frozen_batch_norm", 4))
+    theirs(draw("image", dtype=torch.float32))
+    state = nn.Sequential(theirs).state_dict()
+    model.load_state_dict(state)
+    assert "0.num_batches_tracked" in state
+    torch.testing.assert_close(model(draw("image", dtype=torch.float32)), theirs.eval()(draw("image").float()))
+    with pytest.raises(RuntimeError, match="num_batches_tracked"):
+        nn.Sequential(layer("group_norm", 4)).load_state_dict(state)
+
+
 def test_without_affine_nothing_is_learned() -> None:
     for method in ACTIVATIONS:
         norm = layer(method.key, 4, method.layouts[-1], affine=False)

@@ -357,7 +357,15 @@ def test_the_norms_of_a_cell_can_be_converted() -> None:
         (lambda: LayerNormRNNCell(0, 4), "LayerNormRNNCell: input_size=0 must be a positive whole number"),
         (lambda: LayerNormGRUCell(3, 2.5), "LayerNormGRUCell: hidden_size=2.5 must be a positive whole number"),
         (lambda: LayerNormRNNCell(3, 4, nonlinearity="sin"), "nonlinearity='sin' must be one of 'tanh', 'relu'"),
-        (lambda: LayerNormLSTMCell(3, 4, eps=-1), "layer_norm: eps=-1 must be a number from 0 to 1"),
+        (lambda: LayerNormGRUCell(3, 4, eps=-1), "LayerNormGRUCell: layer_norm: eps=-1 must be a number from 0 to 1"),
+        (
+            lambda: LayerNormLSTMCell(3, 4)(torch.ones(2, 3, dtype=torch.long)),
+            "LayerNormLSTMCell: input is torch.int64; it must be torch.float32, as the weights are",
+        ),
+        (
+            lambda: LayerNormGRUCell(3, 4)(torch.ones(2, 3), torch.ones(2, 4).double()),
+            "LayerNormGRUCell: hx is torch.float64; it must be torch.float32, as the weights are",
+        ),
         (lambda: RecurrentBatchNormLSTMCell(3, 4, max_length=0), "max_length=0 must be a whole number of at least 1"),
         (lambda: LayerNormLSTMCell(3, 4)(torch.ones(2, 5)), "input is (2, 5); it must be (n, 3) or (3,)"),
         (lambda: LayerNormLSTMCell(3, 4)(None), "input is NoneType; it must be (n, 3) or (3,)"),
@@ -374,6 +382,15 @@ def test_bad_input_is_refused_in_a_sentence(call: Callable[[], Any], message: st
     with pytest.raises(NormcoreError) as caught:
         call()
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [LayerNormRNNCell, LayerNormLSTMCell, LayerNormGRUCell])
+def test_autocast_unifies_what_a_cell_is_given(kind: Any) -> None:
+    cell, x = kind(3, 4), torch.ones(2, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = cell(x.bfloat16(), cell(x))
+        with pytest.raises(NormcoreError, match=r"input is torch.float64; it must be torch.float32"):
+            cell(x.double(), hidden)
 
 
 def test_the_method_is_batch_norm_at_each_step() -> None:

@@ -22,6 +22,7 @@ from torch.nn import functional
 from transformers.models.convnext.modeling_convnext import ConvNextLayerNorm
 from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.nemotron.modeling_nemotron import NemotronLayerNorm1P
 from transformers.models.olmo2.modeling_olmo2 import Olmo2RMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 from transformers.models.t5.modeling_t5 import T5LayerNorm
@@ -463,6 +464,13 @@ def test_gemmas_gain_has_an_offset() -> None:
         k: v.tolist() for k, v in gemma.state_dict().items()
     }
     assert torch.allclose(norm(x), gemma(x))
+
+
+def test_nemotrons_gain_has_an_offset() -> None:
+    nemotron = NemotronLayerNorm1P(6, eps=EPS).double()
+    theirs = of_module(nemotron, "weight", "bias")
+    given = {"weight": GAIN, "bias": random(6, seed=12)}
+    held("layer_norm", "transformers NemotronLayerNorm1P", theirs, TOKENS, "tokens", given, eps=EPS, weight_offset=1.0)
 
 
 def test_rms_norm_of_half_precision_is_rounded_after_the_gain_as_gemmas() -> None:

@@ -17,7 +17,7 @@ from normcore.core import LETTERS
 PUBLISHED: dict[str, dict[str, Any]] = {
     "batch_norm": {"eps": 1e-5, "momentum": 0.1, "track_running_stats": True},  # torch.nn.BatchNorm2d
     "ghost_batch_norm": {"ghost_batch_size": 2, "eps": 1e-5, "momentum": 0.1, "track_running_stats": True},  # the same
-    "layer_norm": {"eps": 1e-5},  # torch.nn.LayerNorm
+    "layer_norm": {"eps": 1e-5, "weight_offset": 0.0},  # torch.nn.LayerNorm
     "instance_norm": {"eps": 1e-5, "momentum": 0.1, "track_running_stats": False},  # torch.nn.InstanceNorm2d
     "group_norm": {"num_groups": 2, "eps": 1e-5},  # torch.nn.GroupNorm
     "switchable_norm": {"eps": 1e-5, "momentum": 0.1, "unbiased": False, "track_running_stats": True},  # the paper

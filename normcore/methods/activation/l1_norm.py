@@ -28,5 +28,10 @@ METHOD = Method(
     "brightness does not change.",
     formula=r"\frac{<x>}{\max(<absolute_norm>, <eps>)}",
     pytorch="y = torch.nn.functional.normalize(x, p=1, dim={channel}, eps={eps})",
+    elsewhere={
+        "keras": "y = keras.ops.normalize(x, axis={channel}, order=1, epsilon={eps})",
+        "flax": "norm = jax.numpy.linalg.norm(x, ord=1, axis={channel}, keepdims=True)\n"
+        "y = x / jax.numpy.maximum(norm, {eps})",
+    },
     invariant_to=frozenset({"scale"}),
 )

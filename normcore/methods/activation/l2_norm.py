@@ -50,5 +50,10 @@ METHOD = Method(
     "side by side. As vectors of length 1 they are comparable, and a dot product is a cosine.",
     formula=lambda settings: rf"\frac{{<x>}}{{{GUARDS[settings['eps_place']][0]}}}",
     pytorch=lambda settings: "norm = x.norm(dim={channel}, keepdim=True)\ny = x / " + GUARDS[settings["eps_place"]][1],
+    elsewhere={
+        "keras": "y = keras.ops.normalize(x, axis={channel}, order=2, epsilon={eps})",
+        "flax": "norm = jax.numpy.linalg.norm(x, axis={channel}, keepdims=True)\n"
+        "y = x / jax.numpy.maximum(norm, {eps})",
+    },
     invariant_to=frozenset({"scale"}),
 )

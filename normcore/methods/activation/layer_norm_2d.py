@@ -34,6 +34,13 @@ METHOD = Method(
     "pixel for a token, where LayerNorm on images would pool all of them.",
     formula=r"\frac{<x> - <mean>}{\sqrt{<var> + <eps>}}",
     pytorch="norm = torch.nn.LayerNorm({c}, eps={eps})\ny = norm(x.movedim(1, -1)).movedim(-1, 1)",
+    elsewhere={
+        "keras": "norm = keras.layers.LayerNormalization(epsilon={eps})  # on the last axis\n"
+        "y = keras.ops.moveaxis(norm(keras.ops.moveaxis(x, {channel}, -1)), -1, {channel})",
+        "flax": "norm = flax.linen.LayerNorm(epsilon={eps}, reduction_axes={channel}, feature_axes={channel},\n"
+        "    use_fast_variance=False)\n"
+        "y, state = norm.init_with_output(jax.random.key(0), x)",
+    },
     affine=GAIN_AND_BIAS,
     invariant_to=frozenset({"scale", "shift"}),
     equals=(Identity("positional_norm", other_settings={"unbiased": False}),),

@@ -60,7 +60,7 @@ METHOD = Method(
     ),
     elsewhere={
         "keras": "norm = keras.layers.RMSNormalization(epsilon={eps})  # on the last axis\n"
-        "y = numpy.moveaxis(norm(numpy.moveaxis(x, {channel}, -1)), -1, {channel})",
+        "y = keras.ops.moveaxis(norm(keras.ops.moveaxis(x, {channel}, -1)), -1, {channel})",
         "flax": "norm = flax.linen.RMSNorm(epsilon={eps}, reduction_axes={channel}, feature_axes={channel})\n"
         "y, state = norm.init_with_output(jax.random.key(0), x)",
     },

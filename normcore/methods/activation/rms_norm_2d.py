@@ -24,6 +24,12 @@ METHOD = Method(
     why="RMSNorm is written for tokens. Image networks keep their channels first, and want the same for each pixel.",
     formula=r"\frac{<x>}{\sqrt{<mean_square> + <eps>}}",
     pytorch="norm = torch.nn.RMSNorm({c}, eps={eps})\ny = norm(x.movedim(1, -1)).movedim(-1, 1)",
+    elsewhere={
+        "keras": "norm = keras.layers.RMSNormalization(epsilon={eps})  # on the last axis\n"
+        "y = keras.ops.moveaxis(norm(keras.ops.moveaxis(x, {channel}, -1)), -1, {channel})",
+        "flax": "norm = flax.linen.RMSNorm(epsilon={eps}, reduction_axes={channel}, feature_axes={channel})\n"
+        "y, state = norm.init_with_output(jax.random.key(0), x)",
+    },
     affine=GAIN,
     invariant_to=frozenset({"scale"}),
     equals=(Identity("rms_norm"),),

@@ -33,5 +33,6 @@ METHOD = Method(
     "its noise. With this activation mean 0 and variance 1 are where the layers pull back to on their own.",
     formula=r"1.0507 \cdot \left(\max(<x>, 0) + 1.67326 \cdot \left(e^{\min(<x>, 0)} - 1\right)\right)",
     pytorch="y = torch.nn.functional.selu(x)",
+    elsewhere={"keras": "y = keras.ops.selu(x)", "flax": "y = jax.nn.selu(x)"},
     builds_on=("batch_norm",),
 )

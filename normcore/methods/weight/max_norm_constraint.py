@@ -46,4 +46,8 @@ METHOD = Method(
     pytorch="weight = module.weight\n"
     "norm = torch.linalg.vector_norm(weight, dim={reduced}, keepdim=True)\n"
     "y = weight * torch.clamp(norm, max={max_norm}) / (norm + {eps})",
+    elsewhere={
+        "keras": "limit = keras.constraints.MaxNorm({max_norm}, axis={reduced})  # all but o, which Keras has last\n"
+        "y = limit(x)"
+    },
 )

@@ -33,6 +33,9 @@ METHOD = Method(
     pytorch="weight = module.weight\n"
     "norm = torch.linalg.vector_norm(weight, dim={reduced}, keepdim=True)\n"
     "y = weight / (norm + {eps})",
+    elsewhere={
+        "keras": "unit = keras.constraints.UnitNorm(axis={reduced})  # all but o, which Keras has last\ny = unit(x)"
+    },
     invariant_to=frozenset({"scale"}),
     equals=(Identity("weight_norm", {"eps": 0.0}),),
 )
