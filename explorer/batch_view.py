@@ -46,12 +46,15 @@ def over_time() -> None:
         key = controls.pick("Method", running.remembering(), "layer", "batch_norm")
         said = controls.select("Momentum, the weight of the new value", MOMENTA, "momentum", "0.1")
         momentum = None if said == CUMULATIVE else float(said)
-        st.markdown(_conventions(momentum))
+        conventions = st.container()
         beside = controls.choose("Also draw", (OTHER, CUMULATIVE, "nothing"), "beside")
         batch = controls.select("Samples in a batch", (2, 4, 8, 16, 32, 64), "batch", 4)
         ghost = _ghost(batch, "ghost") if METHODS[key].default("ghost_batch_size") else 2
         data = controls.choose("The population", list(running.POPULATIONS), "population", "drifts")
         switch = controls.select("Evaluation after step", range(10, running.STEPS + 1, 10), "switch", 70)
+    settings = neighbors.fitting(METHODS[key], (batch, 1), "vector", {"ghost_batch_size": ghost})
+    habit = running.habit(key, momentum, batch, **settings)
+    conventions.markdown(habit.conventions(momentum))
     seen = _timeline(key, momentum, batch, data, switch, ghost)
     second = {CUMULATIVE: None, OTHER: None if momentum is None else round(1 - momentum, 12)}.get(beside, momentum)
     name = CUMULATIVE if second is None else f"momentum {second:g}"
@@ -60,11 +63,11 @@ def over_time() -> None:
     with shown:
         with st.container(horizontal=True, gap="medium"):
             learned = seen.training
-            st.metric(f"Variance ÷ {batch}: normalizes", f"{seen.batch_var[learned].mean():.3g}", width="content")
-            remembered = f"Variance ÷ {batch - 1}: is remembered"
-            st.metric(remembered, f"{seen.batch_var_unbiased[learned].mean():.3g}", width="content")
+            for divisor, variance in ((batch, seen.batch_var), (batch - 1, seen.batch_var_unbiased)):
+                st.metric(habit.role(divisor, batch), f"{variance[learned].mean():.3g}", width="content")
             st.metric("Variance of the population", f"{seen.population_var[learned].mean():.3g}", width="content")
-        st.caption(f"Averages over {plural(int(learned.sum()), 'step')} of training, of the whole batches.")
+        steps = plural(int(learned.sum()), "step")
+        st.caption(f"Averages over {steps} of training, of the whole batches. {habit.words(batch)}")
         plot(
             timeline(seen.step, _panels(seen, other, name, batch), switch),
             key="timeline",
@@ -99,17 +102,6 @@ def over_time() -> None:
     _code(key, momentum, batch)
 
 
-def _conventions(momentum: float | None) -> str:
-    """The same step in the two conventions."""
-    if momentum is None:
-        return "PyTorch and here `momentum=None`: every batch counts the same. Keras and Flax have no such setting."
-    old = f"{round(1 - momentum, 12):g}"
-    return (
-        f"running ← {old} · running + {momentum:g} · batch  \nPyTorch and here: `momentum={momentum:g}`  \n"
-        f"Keras, TensorFlow, Flax: `momentum={old}`"
-    )
-
-
 def _code(key: str, momentum: float | None, batch: int) -> None:
     """The layer in PyTorch and in Keras, each with its own number."""
     method, shape = METHODS[key], (batch, 1)
@@ -127,10 +119,13 @@ def _code(key: str, momentum: float | None, batch: int) -> None:
 
 
 def _panels(seen: running.Timeline, other: running.Timeline | None, name: str, batch: int) -> list[Panel]:
-    mean = [Curve("batch", seen.batch_mean, "dots", 1), Curve("population", seen.population_mean, "truth", -1)]
+    mean = [
+        Curve("mean of the batch", seen.batch_mean, "dots", 1),
+        Curve("population", seen.population_mean, "truth", -1),
+    ]
     variance = [
-        Curve(f"batch, ÷ {batch}", seen.batch_var, "dots", 1),
-        Curve(f"batch, ÷ {batch - 1}", seen.batch_var_unbiased, "rings", 1),
+        Curve(f"variance of the batch ÷ {batch}", seen.batch_var, "diamonds", 2),
+        Curve(f"variance of the batch ÷ {batch - 1}", seen.batch_var_unbiased, "rings", 1),
         Curve("population", seen.population_var, "truth", -1),
     ]
     gap = [Curve("gap, training to evaluation", seen.gap, "curve", 8)]
@@ -139,7 +134,7 @@ def _panels(seen: running.Timeline, other: running.Timeline | None, name: str, b
         variance.append(Curve(f"running, {name}", other.running_var, "beside", 6))
     mean.append(Curve("running", seen.running_mean, "curve", 0))
     variance.append(Curve("running", seen.running_var, "curve", 0))
-    return [Panel("mean", mean), Panel("variance", variance), Panel("gap of outputs", gap)]
+    return [Panel("mean", mean), Panel("variance", variance), Panel("gap of outputs", gap, floor=True)]
 
 
 def batch_size() -> None:
@@ -159,13 +154,17 @@ def batch_size() -> None:
         f"ghost batches of {ghost}",
         f"{plural(micro, 'micro-batch')} of {batch // micro}",
     )
-    times = points.error[2] / points.error[0]
+    rooted = points.error[0] * points.values[0] ** 0.5
     spent = f"{plural(micro, 'micro-batch')} of {plural(batch // micro, 'sample')}"
     words = (
         f"In the whole batch the {statistic} is off by {points.error[0]:.3f} population standard deviations (root mean "
-        f"square of {sampling.DRAWS} draws); in {spent} by {points.error[2]:.3f}, which is {times:.1f} times as much. "
-        f"The average over the micro-batches is off by {points.averaged:.3f} only, but no sample is normalized with it."
+        f"square of {sampling.DRAWS} draws), which is {rooted:.2f} times 1/√m for m = {points.values[0]}."
     )
+    if micro > 1:
+        words += (
+            f" In {spent} it is off by {points.error[2]:.3f}, {points.error[2] / points.error[0]:.1f} times as much. "
+            f"The average over the micro-batches is off by {points.averaged:.3f}, but no sample is normalized with it."
+        )
     with shown:
         plot(
             errors(

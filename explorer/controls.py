@@ -82,6 +82,7 @@ def select(label: str, options: Sequence[Any], key: str, default: Any, words: Ca
         label,
         lambda: st.select_slider(label, options, value=default, key=key, format_func=words, bind="query-params"),
         _range(options, words),
+        words,
     )
 
 
@@ -219,7 +220,14 @@ def _words(value: Any, none: str | None = None) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _asked(key: str, label: str, widget: Callable[[], Any], possible: str = "") -> Any:
+def words(value: Any) -> str:
+    """A value as controls write it."""
+    return _words(value)
+
+
+def _asked(
+    key: str, label: str, widget: Callable[[], Any], possible: str = "", words: Callable[[Any], str] | None = None
+) -> Any:
     """The widget's value, with a sentence where the link asked for something else.
 
     Only a link that a visitor came with is judged: what a preset or a click has just put reaches the link later.
@@ -227,7 +235,7 @@ def _asked(key: str, label: str, widget: Callable[[], Any], possible: str = "") 
     asked = st.query_params.get_all(key)
     fresh = asked and key not in st.session_state
     value = widget()
-    shown = [_words(v) for v in (value if isinstance(value, list) else [value])]
+    shown = [(words or _words)(v) for v in (value if isinstance(value, list) else [value])]
     if fresh and not _same(asked, shown):
         hint = f" Possible: {possible}." if possible else ""
         _say(

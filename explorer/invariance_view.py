@@ -119,7 +119,8 @@ def _sentences(found: dict[str, dict[str, Change]]) -> None:
     every = [(key, change) for key, changed in found.items() for change in changed.values()]
     st.caption(
         f"Measured by doing it. Teal: the output stays, within {STAYS:g} of its largest value, which is put down to ε. "
-        "**✓** follows from what the method's file declares: its invariances, and the regions on which they hold. "
+        "**✓** follows from what the method's file declares: its invariances, and the regions on which they hold; on a "
+        "narrow screen it stands in the table alone, as “declared”. "
         "“Its own”: factors between 0.3 and 3, constants between 0 and 3. The weights are those of the layer before; "
         "the vector is the same for all channels. Another order counts as nothing when the outputs come in that order "
         "too. Other samples: all but the first are replaced, and the first one's output is looked at."

@@ -12,12 +12,14 @@ QUESTIONS = {
     "Batch size": (
         batch_size,
         "How wrong is the statistic of a small batch?",
-        "About 1/√m, where m is how many values *share* it; not how many are in the batch.",
+        "For the mean of m independent values about 1/√m: m is how many *share* it, not how many are in the batch. "
+        "Values that are alike, and other statistics, have errors of their own; they are measured here.",
     ),
     "Accumulation": (
         accumulation,
         "Does accumulating gradients make up for a small batch?",
-        "Only where samples do not meet: statistics are taken inside each micro-batch, and no sum mends them.",
+        "Only where all that share a statistic stay together: it is taken inside each micro-batch, and no sum of "
+        "gradients mends that.",
     ),
     "Swap a neighbor": (
         swap,

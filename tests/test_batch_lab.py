@@ -59,6 +59,38 @@ def test_every_remembering_method_has_a_timeline(key: str) -> None:
     assert len(set(seen.running_mean[:6])) == 6
 
 
+@pytest.mark.parametrize("momentum", [0.1, 0.9, None])
+@pytest.mark.parametrize("key", running.remembering())
+def test_a_habit_foretells_the_timeline(key: str, momentum: float | None) -> None:
+    settings = neighbors.fitting(METHODS[key], (8, 1), "vector", {"ghost_batch_size": 2})
+    habit = running.habit(key, momentum, 8, **settings)
+    seen = running.timeline(key, momentum, 8, "jumps", steps=12, seed=5, **settings)
+    noise = torch.randn(12, 8, generator=torch.Generator().manual_seed(5), dtype=torch.float64).numpy()
+    mean, var, count = 0.0, 1.0, 0
+    size = 8 // habit.updates
+    assert habit.divisor == (8 if key == "moving_average_batch_norm" else size - 1)
+    assert size == (2 if key == "ghost_batch_norm" else 8)
+    for step in range(12):
+        x = seen.population_mean[step] + np.sqrt(seen.population_var[step]) * noise[step]
+        for part in x.reshape(-1, size):
+            count += 1
+            weight = 1 / count if momentum is None else momentum
+            if step == 0 and not habit.first:
+                weight = 1.0
+                assert habit.full
+            mean += weight * (part.mean() - mean)
+            var += weight * (((part - part.mean()) ** 2).sum() / habit.divisor - var)
+        assert seen.running_mean[step] == pytest.approx(mean)
+        assert seen.running_var[step] == pytest.approx(var)
+
+
+@pytest.mark.parametrize("key", running.remembering())
+def test_a_habit_tells_who_normalizes_with_the_batch_alone(key: str) -> None:
+    found = running.habit(key, 0.1, 8)
+    assert found.normalizes == (key not in ("batch_renorm", "moving_average_batch_norm"))
+    assert found.past == (not found.normalizes)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

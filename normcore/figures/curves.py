@@ -7,6 +7,8 @@ import plotly.graph_objects as go
 
 from normcore.figures import theme
 
+WHOLE = 1.1
+"""Where the axis of shares ends when some are larger: a little above 1."""
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x")
 
 
@@ -51,7 +53,10 @@ def errors(
 def by_parts(
     parts: np.ndarray, lines: Mapping[str, np.ndarray], colors: Sequence[str], titles: tuple[str, str]
 ) -> go.Figure:
-    """Draw one curve a name over a number of parts that doubles; curves that coincide are told apart by their marks."""
+    """Draw one curve a name over a number of parts that doubles; curves that coincide are told apart by their marks.
+
+    Shares above 1 leave the picture, and are written into it, so that the others keep their room.
+    """
     figure = go.Figure()
     for place, ((name, values), color) in enumerate(zip(lines.items(), colors, strict=True)):
         figure.add_scatter(
@@ -68,6 +73,27 @@ def by_parts(
     _axes(figure, titles)
     figure.update_xaxes(type="log", tickvals=parts)
     figure.update_yaxes(tickformat=".0%", rangemode="nonnegative")
+    above = [
+        f"{name} at {count}: {values[place]:.0%}"
+        for place, count in enumerate(parts)
+        for name, values in lines.items()
+        if values[place] > WHOLE
+    ]
+    if above:
+        figure.update_yaxes(range=[0, WHOLE])
+        # Curves start low: the upper left is free.
+        figure.add_annotation(
+            x=0.02,
+            xref="paper",
+            y=0.99,
+            yref="paper",
+            text="<br>".join(["above the picture:", *above]),
+            showarrow=False,
+            xanchor="left",
+            yanchor="top",
+            align="left",
+            font_size=12,
+        )
     return figure
 
 

@@ -10,14 +10,16 @@ from plotly.subplots import make_subplots
 from normcore.figures import theme
 
 DASHES = {"curve": "solid", "truth": "dash", "beside": "dot"}
+MARKS = {"dots": ("circle", 5), "diamonds": ("diamond", 6), "rings": ("circle-open", 7)}
 
 
 @dataclass(frozen=True)
 class Curve:
     """One series over the steps.
 
-    `look` is "curve", "truth" or "beside" for a line that is solid, dashed or dotted, and "dots" or "rings" for single
-    points. Curves of the same name share a line of the legend and a color of `theme.REGION_COLORS`, -1 for ink.
+    `look` is "curve", "truth" or "beside" for a line that is solid, dashed or dotted, and "dots", "diamonds" or
+    "rings" for single points. Curves of the same name share a line of the legend, which serves all panels, and a color
+    of `theme.REGION_COLORS`, -1 for ink.
     """
 
     name: str
@@ -28,10 +30,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves that share an axis, with its title."""
+    """Curves that share an axis, with its title; `floor` starts the axis at 0."""
 
     title: str
     curves: Sequence[Curve]
+    floor: bool = False
 
 
 def timeline(
@@ -44,7 +47,8 @@ def timeline(
         for curve in panel.curves:
             figure.add_trace(_trace(step, curve, curve.name not in named), row=row, col=1)
             named.append(curve.name)
-        figure.update_yaxes(title_text=panel.title, title_standoff=6, nticks=5, row=row, col=1)
+        start = "tozero" if panel.floor else "normal"
+        figure.update_yaxes(title_text=panel.title, title_standoff=6, nticks=5, rangemode=start, row=row, col=1)
     figure.update_xaxes(title_text="step", row=len(panels), col=1)
     figure.update_xaxes(range=[step[0] - 1, step[-1] + 1], showgrid=False)
     if switch is not None and switch < step[-1]:
@@ -69,8 +73,8 @@ def timeline(
 
 def _trace(step: np.ndarray, curve: Curve, first: bool) -> go.Scatter:
     color = theme.NEUTRAL["$ink"] if curve.color < 0 else theme.REGION_COLORS[curve.color]
-    points = curve.look in ("dots", "rings")
-    ring = "circle-open" if curve.look == "rings" else "circle"
+    points = curve.look in MARKS
+    symbol, size = MARKS.get(curve.look, ("", 0))
     return go.Scatter(
         x=step,
         y=curve.y,
@@ -78,9 +82,7 @@ def _trace(step: np.ndarray, curve: Curve, first: bool) -> go.Scatter:
         legendgroup=curve.name,
         showlegend=first,
         mode="markers" if points else "lines",
-        marker={"size": 7 if curve.look == "rings" else 5, "color": color, "symbol": ring, "opacity": 0.75}
-        if points
-        else None,
+        marker={"size": size, "color": color, "symbol": symbol, "opacity": 0.75} if points else None,
         line=None
         if points
         else {"color": color, "width": 2.2 if curve.look == "curve" else 1.6, "dash": DASHES[curve.look]},

@@ -45,6 +45,66 @@ class Timeline:
     output_std: np.ndarray
 
 
+@dataclass(frozen=True)
+class Habit:
+    """What one step of training does with a batch, as found by measuring.
+
+    `updates` is how often the running values move in a step, each time with the next of as many equal parts.
+    `normalizes` is whether each part is normalized with its own mean and variance ÷ size and with nothing else,
+    `past` whether the output depends on what is remembered. `divisor` is what the variance that is remembered divides
+    by, where running ← (1 - momentum) · running + momentum · part holds, else None; `first` is whether it holds from
+    the first batch on. Where it does not, `full` is whether the first batch counts in full.
+    """
+
+    updates: int
+    normalizes: bool
+    past: bool
+    divisor: int | None
+    first: bool
+    full: bool
+
+    def role(self, divisor: int, batch: int) -> str:
+        """The name of a variance of the whole batch, with what it does where it does something."""
+        normalizes = self.normalizes and divisor == batch
+        does = (
+            [*["normalizes"] * normalizes, *["is remembered"] * (self.divisor == divisor)] if self.updates == 1 else []
+        )
+        return f"Variance ÷ {divisor}" + (f": {' and '.join(does)}" if does else "")
+
+    def words(self, batch: int) -> str:
+        """What is different where the batch is taken in parts, and where the past takes part."""
+        size, words = batch // self.updates, []
+        if self.updates > 1 and self.normalizes:
+            words.append(
+                f"Each batch is taken in {self.updates} parts, and each normalized with its variance ÷ {size}."
+            )
+        if self.updates > 1 and self.divisor is not None:
+            words.append(f"What is remembered is the variance of each part ÷ {self.divisor}.")
+        if self.past:
+            words.append("In training, too, the output depends on what is remembered, not on the batch at hand alone.")
+        return " ".join(words)
+
+    def conventions(self, momentum: float | None) -> str:
+        """One step in the two conventions of momentum."""
+        rule = self.rule(momentum)
+        if momentum is None:
+            return f"PyTorch and here `momentum=None`: {rule}. Keras and Flax have no such setting."
+        here, there = f"`momentum={momentum:g}`", f"`momentum={round(1 - momentum, 12):g}`"
+        said = [*[rule] * bool(rule), f"PyTorch and here: {here}", f"Keras, TensorFlow, Flax: {there}"]
+        return "  \n".join(said)
+
+    def rule(self, momentum: float | None) -> str:
+        """How the running values move, empty where no such rule is found."""
+        new = "batch" if self.updates == 1 else "part"
+        if momentum is None:
+            return f"every {new} counts the same" if self.divisor and self.first else "a cumulative average"
+        if self.divisor is None:
+            return ""
+        start = "" if self.first else "; the first counts in full" if self.full else ", from the second on"
+        times = f", {self.updates} times a step, for the batch is taken in parts" if self.updates > 1 else ""
+        return f"running ← {round(1 - momentum, 12):g} · running + {momentum:g} · {new}{times}{start}"
+
+
 def remembering() -> list[str]:
     """The methods that keep a running mean and variance of single channels and move them by `momentum`."""
     return [
@@ -113,6 +173,47 @@ def timeline(
         own.stats["var"].flatten().numpy(),
         own.state["running_var"].numpy(),
         *after,
+    )
+
+
+def habit(key: str, momentum: float | None, batch_size: int, **settings: Any) -> Habit:
+    """Feeds a method three batches from different populations and tells its habit from the engine's own states.
+
+    Raises:
+        NormcoreError: No such method or setting, or a value outside its domain.
+    """
+    norm = method(key, "activation")
+    arguments = {**settings, "momentum": momentum}
+    batches = _batches(np.array([[2.0, 1.5], [5.0, 3.0], [-1.0, 0.75]]), batch_size, 0)
+    states = [norm(batches[0], "vector", training=False, **arguments).state]
+    for x in batches:
+        states.append(norm(x, "vector", state=states[-1], training=True, **arguments).state)
+    counts = [int(state.get("num_batches_tracked", place)) for place, state in enumerate(states)]
+    updates = max(1, counts[1] - counts[0])
+    size = batch_size // updates
+    parts = [x.split(size) for x in batches]
+
+    def follows(step: int, divisor: int, weight: float | None) -> bool:
+        found = [float(states[step][name]) for name in ("running_mean", "running_var")]
+        for place, part in enumerate(parts[step], 1):
+            new = 1 / (counts[step] + place) if weight is None else weight
+            seen = float(part.mean()), float(part.var(correction=0)) * size / divisor
+            found = [(1 - new) * old + new * value for old, value in zip(found, seen, strict=True)]
+        after = [float(states[step + 1][name]) for name in ("running_mean", "running_var")]
+        return bool(np.allclose(found, after, rtol=1e-9, atol=1e-12))
+
+    divisors = [n for n in (size - 1, size) if n and all(follows(step, n, momentum) for step in (1, 2))]
+    divisor = divisors[0] if divisors else None
+    late, early = (norm(batches[2], "vector", state=states[n], training=True, **arguments).y for n in (2, 0))
+    epsilon = settings.get("eps", norm.default("eps"))
+    own = torch.cat([(part - part.mean()) / (part.var(correction=0) + epsilon).sqrt() for part in parts[2]])
+    return Habit(
+        updates,
+        torch.allclose(late, own),
+        not torch.allclose(late, early),
+        divisor,
+        divisor is not None and follows(0, divisor, momentum),
+        divisor is not None and follows(0, divisor, 1.0),
     )
 
 

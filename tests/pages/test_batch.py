@@ -71,9 +71,9 @@ def test_the_timeline_draws_its_table() -> None:
     table, figure = rows(page), picture(page)
     traces = {(trace["name"], trace.get("yaxis", "y")): drawn(trace["y"]) for trace in figure["data"]}
     columns = {
-        ("batch", "y"): "batch mean",
-        ("batch, ÷ 8", "y2"): "batch variance ÷ 8",
-        ("batch, ÷ 7", "y2"): "batch variance ÷ 7",
+        ("mean of the batch", "y"): "batch mean",
+        ("variance of the batch ÷ 8", "y2"): "batch variance ÷ 8",
+        ("variance of the batch ÷ 7", "y2"): "batch variance ÷ 7",
         ("running", "y"): "running mean",
         ("running", "y2"): "running variance",
         ("running, momentum 0.7", "y2"): "running variance, momentum 0.7",
@@ -106,6 +106,67 @@ def test_a_cumulative_average_is_offered() -> None:
     np.testing.assert_allclose(np.array(table["running mean"], dtype=float)[-1], means.mean())
     assert "momentum=None" in said(page)
     assert not page.warning
+
+
+@pytest.mark.parametrize("momentum", ["0.1", "cumulative average"])
+@pytest.mark.parametrize("key", running.remembering())
+def test_what_normalizes_and_is_remembered_is_said_only_where_it_holds(key: str, momentum: str) -> None:
+    page = batch_page(layer=key, batch="8", ghost="4", momentum=momentum)
+    own, parts, late = (key == name for name in ("batch_renorm", "ghost_batch_norm", "moving_average_batch_norm"))
+    biased = "Variance ÷ 8" + ("" if own or parts else ": is remembered" if late else ": normalizes")
+    unbiased = "Variance ÷ 7" + ("" if parts or late else ": is remembered")
+    assert [metric.label for metric in page.metric[:2]] == [biased, unbiased]
+    assert ("2 parts, and each normalized with its variance ÷ 4" in said(page)) == parts
+    assert ("the variance of each part ÷ 3" in said(page)) == parts
+    assert ("depends on what is remembered" in said(page)) == (own or late)
+    if momentum == "0.1":
+        rule = "running ← 0.9 · running + 0.1 · " + ("part, 2 times a step" if parts else "batch")
+        assert rule in said(page)
+        assert ("the first counts in full" in said(page)) == late
+    else:
+        assert f"every {'part' if parts else 'batch'} counts the same" in said(page)
+    assert not page.warning
+
+
+def test_every_glyph_of_the_legend_is_its_own_and_the_gap_starts_at_0() -> None:
+    figure = picture(batch_page())
+    shown = [trace for trace in figure["data"] if trace.get("showlegend")]
+    looks = [str((trace.get("marker"), trace.get("line"))) for trace in shown]
+    assert len(set(looks)) == len(looks) == len({trace["name"] for trace in shown})
+    assert figure["layout"]["yaxis3"]["rangemode"] == "tozero"
+
+
+@pytest.mark.parametrize(
+    ("tab", "link"),
+    [
+        ("Over time", {"momentum": "cumulative average", "beside": "nothing"}),
+        ("Over time", {"momentum": "0.5", "beside": "cumulative average"}),
+        ("Over time", {"momentum": "1"}),
+    ],
+)
+def test_a_link_that_the_page_writes_gets_no_notice(tab: str, link: dict[str, str]) -> None:
+    page = batch_page(tab, **link)
+    assert not page.warning
+    assert page.select_slider(key="momentum").value == link["momentum"]
+
+
+def test_one_micro_batch_is_compared_with_nothing() -> None:
+    assert "average over the micro-batches" not in said(batch_page("Batch size", micro="1"))
+    page = batch_page("Batch size", values="images", samples="64")
+    error = float(rows(page)["error, root mean square"][-3])
+    assert f"{error * 1024**0.5:.2f} times 1/√m for m = 1024" in said(page)
+    assert error * 1024**0.5 > 2.5
+
+
+def test_a_spike_that_leaves_the_picture_is_written_into_it() -> None:
+    page = batch_page("Accumulation", accumulate=["batch_norm", "layer_norm"])
+    table, figure = rows(page), picture(page)
+    largest = max(map(float, table["difference of the gradient"]))
+    assert largest > figure["layout"]["yaxis"]["range"][1]
+    (note,) = figure["layout"]["annotations"]
+    assert note["text"] == f"above the picture:<br>BatchNorm at 16: {largest:.0%}"
+    alone = picture(batch_page("Accumulation", accumulate="layer_norm"))
+    assert not alone["layout"].get("annotations")
 
 
 def test_errors_are_those_of_the_table_with_one_over_root_m_beside() -> None:

@@ -84,6 +84,12 @@ def test_a_bad_link_falls_back_with_one_sentence(link: str, said: str) -> None:
     assert len(pictures(page)) == 4
 
 
+def test_a_link_with_the_words_of_a_control_is_no_bad_link() -> None:
+    page = open_page(method=["batch_norm"], momentum="cumulative average", below="Code")
+    assert not page.warning, page.warning[0].value
+    assert "momentum=None" in " ".join(block.value for block in page.code)
+
+
 def test_a_link_sets_every_control() -> None:
     page = open_page(
         method=["group_norm"], C="12", num_groups="3", light="one element", n="2", c="5", eps="0.001", below="Code"
