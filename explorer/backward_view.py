@@ -9,8 +9,9 @@ import torch
 from explorer import controls
 from explorer.plot import plot
 from explorer.statistics_view import Scene, in_words, rounded
+from explorer.table import table
 from normcore import METHODS
-from normcore.core import NormcoreError
+from normcore.core import LETTERS, NormcoreError
 from normcore.figures import affine, theme
 from normcore.figures import backward as figures
 from normcore.figures.heat import heat, number
@@ -63,8 +64,18 @@ def behind(scene: Scene) -> None:
         plot(affine.shares(rows), key="shares", alt=alt, height=max(200, 90 + 44 * len(rows)))
     st.caption(
         f"Linear part: where the slope of {function.name} is at least nine tenths of "
-        f"{'its steepest' if function.steepest < 1 else '1'}; saturated: at most one tenth."
+        f"{'its steepest' if function.steepest <= 1 else '1'}; saturated: at most a tenth of its steepest."
     )
+    with st.expander("The shares as a table"):
+        columns: dict[str, list[Any]] = {"Values": [name for name, _ in rows]}
+        kinds = ("Saturated share", "Share between", "Linear share")
+        columns |= {kind: [found[i] for _, found in rows] for i, kind in enumerate(kinds)}
+        with_both = [name.endswith("γ and β") for name, _ in rows]
+        columns |= {
+            "Gain γ": [gain if m else 1.0 for m in with_both],
+            "Bias β": [bias if m else 0.0 for m in with_both],
+        }
+        table(columns, key="shares_numbers", file="shares")
     back = [
         f"{METHODS[n.key].name} **{share:.0%}**"
         for n in scene.found
@@ -122,6 +133,45 @@ def way_back(scene: Scene) -> None:
         st.markdown("**What ε does**: it keeps the division safe, and takes from the deviation where it is not small")
         alt = "; ".join(f"{label}: deviation {in_words(std)}" for label, _, std, _, _ in lines)
         plot(figures.epsilon_lines(lines), key="epsilon", alt=alt, height=300)
+    numbers_behind = st.expander("The numbers as tables", key="way_back", on_change="rerun", bind="query-params")
+    if numbers_behind.open:
+        with numbers_behind:
+            _tables(scene, found, lines)
+
+
+def _tables(scene: Scene, found: Backward, lines: list[Any]) -> None:
+    """What is drawn here, from the same arrays; the gradients at every element of the region."""
+    st.markdown("**The Jacobian**")
+    many = len(found.names)
+    jacobian = {
+        "Output at": np.repeat(found.names, many),
+        "Input at": np.tile(found.names, many),
+        "Input x there": np.tile(found.inputs, many),
+        "∂y/∂x": found.jacobian.reshape(-1),
+    }
+    table(jacobian, key="jacobian_numbers", file="jacobian", height=260)
+    st.markdown("**The gradients**")
+    places = np.unravel_index(found.members, scene.given.shape)
+    columns: dict[str, Any] = dict(zip(LETTERS[scene.given.layout], places, strict=True))
+    columns |= {"Output y": found.outputs, **dict(_series(found))}
+    table(columns, key="gradient_numbers", file="gradients", height=260)
+    if lines:
+        st.markdown("**What ε does**")
+        columns = {
+            "Method": [name for name, eps, _, _, _ in lines for _ in eps],
+            "ε": np.concatenate([eps for _, eps, _, _, _ in lines]),
+            "Mean deviation after": np.concatenate([std for _, _, std, _, _ in lines]),
+        }
+        table(columns, key="epsilon_numbers", file="epsilon", height=260)
+
+
+def _series(found: Backward) -> tuple[tuple[str, np.ndarray], ...]:
+    return (
+        ("arriving", found.arriving),
+        ("without its mean", found.centered),
+        ("and without its part along y", found.orthogonal),
+        (f"leaving, by autograd, × {found.factor:.3g}", found.leaving),
+    )
 
 
 def jacobian(name: str, region: str, found: Backward) -> None:
@@ -162,23 +212,18 @@ def jacobian(name: str, region: str, found: Backward) -> None:
 def gradient(name: str, region: str, found: Backward) -> None:
     """What a gradient with a mean and a part along the output loses on its way back."""
     st.markdown("**A gradient on its way back**: what it loses")
-    series = (
-        ("arriving", found.arriving),
-        ("without its mean", found.centered),
-        ("and without its part along y", found.orthogonal),
-        ("leaving, by autograd, × σ", found.leaving),
-    )
     shown = np.unique(np.linspace(0, len(found.outputs) - 1, min(len(found.outputs), POINTS)).round().astype(int))
     told = (
         f"Its mean goes from {rounded(found.mean[0])} to {rounded(found.mean[1])}, the cosine of its angle with the "
-        f"output from {rounded(found.along[0])} to {rounded(found.along[1])}."
+        f"output less its mean from {rounded(found.along[0])} to {rounded(found.along[1])}."
     )
-    figure = figures.gradients(found.outputs, series, shown)
+    figure = figures.gradients(found.outputs, _series(found), shown)
     plot(figure, key="gradient", alt=f"{name}, {region}: {told}", height=420)
     gap = float(np.abs(found.leaving - found.orthogonal).max())
     st.caption(
-        f"{told} Autograd's gradient differs from the one without mean and part along y by at most {_power(gap)}; "
-        f"outside the region the largest is {_power(found.outside)}."
+        f"{told} Autograd's gradient, times {found.factor:.3g} (the region's deviation before over that after), "
+        f"differs from the arriving one without mean and part along y by at most {_power(gap)}; "
+        f"at elements outside the region autograd's is at most {_power(found.outside)}."
     )
 
 

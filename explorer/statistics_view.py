@@ -48,6 +48,19 @@ class Scene:
         return theme.method_colors([numbers.key for numbers in self.found])
 
 
+def elsewhere(where: str, offered: Sequence[str]) -> list[str]:
+    """A sentence for each method that a link asks for and that exists for other layouts; the link forgets it."""
+    asked = [] if where in st.session_state else st.query_params.get_all(where)
+    others = [key for key in asked if key in METHODS and key not in offered]
+    if others:
+        st.query_params[where] = [key for key in asked if key not in others]
+    return [
+        f"{METHODS[key].name} is for {METHODS[key].family} layouts: {', '.join(METHODS[key].layouts)}. "
+        "Choose one of them to see it."
+        for key in others
+    ]
+
+
 def before_and_after(scene: Scene, numbers: Numbers, height: int) -> None:
     """The distributions of one method, in the axes that all methods share, and what was measured in words."""
     x, ys = scene.found[0].x, [other.y for other in scene.found]

@@ -9,6 +9,7 @@ import io
 import math
 import re
 import struct
+from array import array
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +21,17 @@ from normcore.lab.inputs import LIMIT, WIDEST
 MEGABYTES = 4
 """The largest file."""
 
-PIXELS = 16_000_000
+PIXELS = 12_500_000
 """The most pixels that are decoded: what a telephone takes."""
+
+LONGEST = 16_384
+"""The most pixels of one side: each row costs something of its own."""
+
+MEMORY = 90_000_000
+"""The most bytes that decoding may take."""
+
+_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}
+"""How many bytes Pillow keeps a pixel in, by mode; 4 in all others."""
 
 SIDE = 96
 """How large a picture is when it is normalized, in pixels: larger ones are made smaller."""
@@ -30,6 +40,20 @@ LARGEST = 1e30
 """The largest number: its fourth power still fits."""
 
 TYPES = ("npy", "png", "jpg", "jpeg", "csv")
+_KINDS = "a .npy, PNG, JPEG or CSV file"
+_OTHERS = {
+    "a GIF picture": rb"GIF8[79]a",
+    "a BMP picture": rb"BM.{4}\0{4}",
+    "a TIFF picture": rb"II\*\0|MM\0\*|II\+\0|MM\0\+",
+    "a WebP picture": rb"RIFF.{4}WEBP",
+    "a PDF document": rb"%PDF-",
+    "a web page or other markup": rb"(\xef\xbb\xbf)?\s*<[!?a-zA-Z]",
+}
+"""How files of other kinds begin."""
+
+# The oldest pickles are text: they begin with a mark, an import or a value of its own line, and end with a point.
+_OLD_PICKLE = re.compile(rb"\([ldtcIFLVSN(]|c[\w.]+\r?\n[\w.]+\r?\n|[IFLVS][^\n]*\n(p\d+\n)?\.|[NI]\.")
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x19\x1b-\x1f]")
 _DTYPE = re.compile(r"'descr':\s*'([<>|=])([a-zA-Z])([0-9]?)'")
 _ORDER = re.compile(r"'fortran_order':\s*(True|False)")
 _SHAPE = re.compile(r"'shape':\s*\(([0-9, ]*)\)")
@@ -62,11 +86,14 @@ def read(data: bytes, name: str) -> Upload:
         layouts = tuple(layout for layout in LAYOUTS["activation"] if len(LETTERS[layout]) == values.ndim)
     elif data.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")):
         values, layouts = _picture(data, name), ("image",)
-    elif data.startswith((b"\x80", b"PK\x03\x04", b"PK\x05\x06")):
+    elif data.startswith((b"\x80", b"PK\x03\x04", b"PK\x05\x06")) or _old_pickle(data):
         raise NormcoreError(
             f"{name}: a pickle or an archive, which is never opened here; send an array saved by numpy.save"
         )
     else:
+        for other, start in _OTHERS.items():
+            if re.match(start, data, re.DOTALL):
+                raise NormcoreError(f"{name}: {other}; send {_KINDS}")
         values, layouts = _rows(data, name), ("vector",)
     values = values.astype(np.float64)
     if not np.isfinite(values).all():
@@ -83,6 +110,10 @@ def _short(name: str) -> str:
     """A file's name as it may stand in a sentence: no path, no control characters, no markup, not long."""
     kept = re.sub(r"[^\w.\- ]", "_", re.split(r"[/\\]", name)[-1]).strip()
     return (kept if len(kept) <= 40 else f"{kept[:30]}…{kept[-8:]}") or "the file"
+
+
+def _old_pickle(data: bytes) -> bool:
+    return data.rstrip().endswith(b".") and _OLD_PICKLE.match(data) is not None
 
 
 def _array(data: bytes, name: str) -> np.ndarray:
@@ -105,9 +136,13 @@ def _array(data: bytes, name: str) -> np.ndarray:
     if any(len(word) > 18 for word in words):
         raise damaged
     sizes = tuple(int(word) for word in words)
+    if len(sizes) > 5:
+        raise NormcoreError(f"{name}: {len(sizes)} axes; at most 5 (n c d h w) have a meaning here")
     count = math.prod(sizes)
     if not count:
         raise NormcoreError(f"{name}: shape {sizes} holds no values; every axis needs at least one")
+    if count > 10**18:
+        raise NormcoreError(f"{name}: more than 10^18 values; at most {LIMIT:,} are taken, so send a part")
     if count > LIMIT:
         raise NormcoreError(f"{name}: shape {sizes} has {count:,} values; at most {LIMIT:,} are taken, so send a part")
     dtype = np.dtype(f"{'=' if kind[1] == '|' else kind[1]}{kind[2]}{kind[3]}")
@@ -117,8 +152,6 @@ def _array(data: bytes, name: str) -> np.ndarray:
     values = values.reshape(sizes, order="F" if order[1] == "True" else "C")
     if values.ndim < 2:
         return values.reshape(-1, 1)  # a list of numbers: samples of one channel
-    if values.ndim > 5:
-        raise NormcoreError(f"{name}: {values.ndim} axes; at most 5 (n c d h w) have a meaning here")
     return values
 
 
@@ -127,17 +160,28 @@ def _picture(data: bytes, name: str) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:
             width, height = picture.size
+            size = f"{name}: {width:,} × {height:,} pixels"
+            if max(width, height) > LONGEST:
+                raise NormcoreError(f"{size}; at most {LONGEST:,} on a side are decoded, so make it smaller")
             if width * height > PIXELS:
-                most = f"at most {PIXELS // 10**6} million are decoded, so make it smaller"
-                raise NormcoreError(f"{name}: {width:,} × {height:,} pixels; {most}")
+                raise NormcoreError(f"{size}; at most {PIXELS / 1e6:g} million are decoded, so make it smaller")
             deep = picture.mode in ("I", "I;16", "I;16B", "F")
             mode = "F" if deep else "L" if picture.mode in ("1", "L", "LA") else "RGB"
+            # A progressive JPEG is kept whole, in two bytes a number, before it is made smaller.
+            whole_first = 2 * len(picture.getbands()) * width * height if "progressive" in picture.info else 0
             picture.draft(mode, (2 * SIDE, 2 * SIDE))
-            plain = (picture.convert("I") if deep else picture).convert(mode)
+            copies = _BYTES.get(picture.mode, 4) + (4 if deep else 0)
+            copies += 0 if picture.mode == mode else _BYTES.get(mode, 4)
+            if whole_first + picture.size[0] * picture.size[1] * copies > MEMORY:
+                raise NormcoreError(f"{size} of this kind take too much memory to decode, so make it smaller")
+            if deep:
+                plain = picture.convert("I").convert(mode)
+            else:
+                plain = picture if picture.mode == mode else picture.convert(mode)
             small = plain.reduce(-(-max(plain.size) // SIDE))
             whole = np.asarray(small, dtype=np.float64) / (65535 if deep else 255)
     except Image.DecompressionBombError:
-        raise NormcoreError(f"{name}: far more than {PIXELS // 10**6} million pixels; make it smaller") from None
+        raise NormcoreError(f"{name}: far more than {PIXELS / 1e6:g} million pixels; make it smaller") from None
     except (
         UnidentifiedImageError,
         OSError,
@@ -158,18 +202,23 @@ def _picture(data: bytes, name: str) -> np.ndarray:
 
 def _rows(data: bytes, name: str) -> np.ndarray:
     """A CSV file as (n c): one sample a line, one channel a column; a first line of names is skipped."""
+    start = data[:1000]
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")) or max(start[::2].count(0), start[1::2].count(0)) > len(start) / 4:
+        raise NormcoreError(f"{name}: not text in UTF-8, but perhaps in UTF-16; save the table again as UTF-8")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise NormcoreError(f"{name}: neither .npy, PNG, JPEG nor text; send one of these") from None
-    first = text[: text.find("\n") if "\n" in text else len(text)]
+    if _CONTROL.search(text):
+        raise NormcoreError(f"{name}: neither .npy, PNG, JPEG nor plain text; send one of these")
+    first = re.split(r"[\r\n]", text.lstrip(), maxsplit=1)[0]
     delimiter = max(("\t", ";", ","), key=first.count)
-    if text.count("\n") * (first.count(delimiter) + 1) > LIMIT:
-        raise NormcoreError(f"{name}: more than {LIMIT:,} values; send a part of the lines")
-    found: list[list[float]] = []
+    found = array("d")
     width = 0
     try:
         for number, cells in enumerate(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), 1):
+            if number > 4 * LIMIT:
+                raise NormcoreError(f"{name}: more than {4 * LIMIT:,} lines; send a part of them")
             if not any(cell.strip() for cell in cells):
                 continue
             if (width and len(cells) != width) or len(cells) > WIDEST:
@@ -183,12 +232,14 @@ def _rows(data: bytes, name: str) -> np.ndarray:
             if wrong is not None:
                 cell = _short(cells[wrong]) if cells[wrong].strip() else "nothing"
                 raise NormcoreError(f"{name}: {cell} in line {number}, column {wrong + 1} is not a number; write one")
-            found.append([value for value in row if value is not None])
+            if len(found) + len(row) > LIMIT:
+                raise NormcoreError(f"{name}: more than {LIMIT:,} values; send a part of the lines")
+            found.extend(value for value in row if value is not None)
     except csv.Error:
         raise NormcoreError(f"{name}: neither .npy, PNG, JPEG nor a table of numbers; send one of these") from None
     if not found:
         raise NormcoreError(f"{name}: no line of numbers; a CSV file needs at least one")
-    return np.array(found)
+    return np.array(found).reshape(-1, width)
 
 
 def _number(cell: str, delimiter: str) -> float | None:

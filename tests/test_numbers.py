@@ -1,6 +1,7 @@
 """What is measured, against literal loops and numpy: regions, moments, shares, densities, Jacobians, gradients."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,10 +132,13 @@ def test_slopes_and_shares_are_those_of_differences(name: str) -> None:
     above, below = (function.value(torch.as_tensor(x + sign * step)).numpy() for sign in (1, -1))
     slope = (above - below) / (2 * step)
     assert_allclose(function.slope(torch.as_tensor(x)).numpy(), slope, atol=1e-8)
-    largest = 0.25 if name == "sigmoid" else 1.0
+    fine = function.slope(torch.linspace(-6, 6, 200_001, dtype=torch.float64)).numpy()
+    largest = np.abs(fine).max()
+    assert function.steepest == pytest.approx(largest, abs=1e-8)
+    passing = min(largest, 1.0)
     flat, between, linear = function.shares(x)
     assert flat == pytest.approx((np.abs(slope) <= 0.1 * largest).mean())
-    assert linear == pytest.approx((np.abs(slope) >= 0.9 * largest).mean())
+    assert linear == pytest.approx((np.abs(slope) >= 0.9 * passing).mean())
     assert flat + between + linear == pytest.approx(1)
 
 
@@ -183,9 +187,11 @@ def test_a_standardizing_method_takes_mean_and_projection_from_the_gradient(key:
     x, y = numbers.x.ravel()[inside], numbers.y.ravel()[inside]
     assert_allclose(found.outputs, y)
     literal = found.arriving - found.arriving.mean()
-    literal = literal - y * (literal * y).mean()
+    exact = literal - y * (literal * y).mean()  # with ε in the square of y
+    literal = literal - y * (literal * y).mean() / (y**2).mean()
     assert_allclose(found.orthogonal, literal, atol=1e-12)
-    assert_allclose(found.leaving, literal, atol=1e-10)
+    assert_allclose(found.leaving, exact, atol=1e-10)
+    assert found.factor == pytest.approx(x.std() / y.std())
     assert found.mean[0] == pytest.approx(found.arriving.mean())
     assert abs(found.mean[1]) < 1e-12
     assert found.along[0] > 0.3
@@ -197,6 +203,18 @@ def test_a_standardizing_method_takes_mean_and_projection_from_the_gradient(key:
     exact = scale * (np.eye(len(x)) - 1 / len(x) - np.outer(y, y) / len(x))
     assert_allclose(found.jacobian, exact[np.ix_(shown, shown)], atol=1e-12)
     assert (np.diff(found.inputs) >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("key", "settings"),
+    [("weight_norm", {}), ("scale_norm", {}), ("rms_norm", {}), ("dynamic_tanh", {}), ("batch_norm", {"eps": 0.1})],
+)
+def test_the_part_along_the_output_is_taken_out_whole(key: str, settings: dict[str, Any]) -> None:
+    given = given_for("conv2d" if METHODS[key].family == "weight" else "vector" if key == "scale_norm" else "image")
+    found = backward(given, measure(key, given, **settings), 0, **settings)
+    result = found.outputs - found.outputs.mean()
+    assert abs(found.orthogonal @ result) < 1e-12 * np.linalg.norm(found.orthogonal) * np.linalg.norm(result)
+    assert abs(found.orthogonal.mean()) < 1e-12
 
 
 def test_a_method_without_centering_keeps_the_mean_of_the_gradient() -> None:

@@ -15,7 +15,7 @@ import pytest
 from numpy.lib import format as npy
 from PIL import Image
 
-from explorer.uploads import LARGEST, LIMIT, MEGABYTES, PIXELS, SIDE, read
+from explorer.uploads import LARGEST, LIMIT, LONGEST, MEGABYTES, MEMORY, PIXELS, SIDE, read
 from normcore import NormcoreError
 
 
@@ -48,9 +48,9 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def bomb(width: int, height: int, body: bytes = b"") -> bytes:
+def bomb(width: int, height: int, body: bytes = b"", bits: int = 8, colors: int = 2) -> bytes:
     """A small PNG that would unpack to gigabytes."""
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, bits, colors, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
 
 
@@ -145,6 +145,9 @@ BAD = {
     "no values": (saved(np.zeros((3, 0, 2))), "no values"),
     "too many axes": (saved(np.zeros((1, 1, 1, 1, 2, 2))), "6 axes"),
     "too many values": (saved(np.zeros((4, LIMIT // 2), dtype=np.uint8)), f"{2 * LIMIT:,} values"),
+    "200 axes": (announced((1,) * 200, b"1234", "<f4"), "200 axes"),
+    "450 enormous axes": (announced((999_999_999_999_999_999,) * 450), "450 axes"),
+    "5 enormous axes": (announced((999_999_999_999_999_999,) * 5), "more than 10\\^18 values"),
     "no header": (b"\x93NUMPY", "damaged"),
     "a header without an end": (b"\x93NUMPY\x01\x00\xff\xff{'descr': '<f8'", "damaged"),
     "a header that would run": (
@@ -153,15 +156,20 @@ BAD = {
     ),
     "a header of brackets": (b"\x93NUMPY\x01\x00\x10\x27" + b"(" * 10_000, "damaged"),
     "another version": (b"\x93NUMPY\x09\x00" + b"\x00" * 90, "damaged"),
-    "a bomb": (bomb(30_000, 30_000), "far more than 16 million pixels"),
+    "a bomb": (bomb(30_000, 30_000), "far more than 12.5 million pixels"),
     "a bomb below Pillow's alarm": (bomb(8_000, 8_000, zlib.compress(bytes(10**7))), "8,000 × 8,000 pixels"),
+    "a bomb as narrow as can be": (bomb(1, 12_000_000), f"1 × 12,000,000 pixels; at most {LONGEST:,} on a side"),
+    "a bomb of 16 million pixels": (bomb(4000, 4000), "4,000 × 4,000 pixels; at most 12.5 million"),
+    "a bomb with transparency": (bomb(3500, 3500, colors=6), "too much memory"),
+    "a deep bomb": (bomb(3100, 3100, bits=16, colors=0), "too much memory"),
+    "a progressive bomb": (drawn(Image.new("CMYK", (4000, 3000)), "JPEG", progressive=True), "too much memory"),
     "a small bomb": (bomb(3000, 3000, zlib.compress(bytes(100))), "damaged"),
     "a PNG that ends": (drawn(pixels(60, 60))[:2000], "damaged"),
     "a PNG with a wrong sum": (drawn(pixels(9, 9)).replace(b"IDAT", b"IDAZ"), "damaged"),
     "a PNG without pixels": (bomb(0, 10), "damaged"),
     "a JPEG that ends": (drawn(pixels(60, 60), "JPEG")[:700], "damaged"),
     "a JPEG of nothing": (b"\xff\xd8\xff" + bytes(500), "damaged"),
-    "a GIF": (drawn(pixels(9, 9), "GIF"), "neither"),
+    "a GIF": (drawn(pixels(9, 9), "GIF"), "a GIF picture; send"),
     "a bomb of text in a PNG": (
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 8, 0, 0, 0, 0))
@@ -176,7 +184,23 @@ BAD = {
     "names alone": (b"a,b\n", "no line of numbers"),
     "too many columns": (b",".join([b"1"] * 600), "600 columns"),
     "too many lines": (b"1,2,3\n" * (LIMIT // 3 + 2), f"more than {LIMIT:,} values"),
+    "too many lines by one": (b"1\n" * LIMIT + b"1", f"more than {LIMIT:,} values"),
+    "too many lines of an old kind": (b"1\r" * 2_000_000, f"more than {LIMIT:,} values"),
+    "too many lines of nothing": (b"\r" * 4_000_000, f"more than {4 * LIMIT:,} lines"),
     "an endless cell": (b"1" * 200_000, "neither|not a number"),
+    "UTF-16": ("1,2\n3,4\n".encode("utf-16"), "UTF-16; save the table again as UTF-8"),
+    "UTF-16 without a mark": ("1,2\n3,4\n".encode("utf-16-le"), "UTF-16; save the table again as UTF-8"),
+    "UTF-16, the other way round": ("1,2\n3,4\n".encode("utf-16-be"), "UTF-16; save the table again as UTF-8"),
+    "an old pickle": (pickle.dumps({"a": 1}, 0), "pickle"),
+    "an old pickle of a list": (pickle.dumps([1.5, 2], 0), "pickle"),
+    "an old pickle of a tuple": (pickle.dumps((1, 2), 0), "pickle"),
+    "an old pickle of an array": (pickle.dumps(np.arange(3.0), 0), "pickle"),
+    "a pickle of protocol 1": (pickle.dumps([1, 2], 1), "neither|pickle"),
+    "a BMP": (drawn(pixels(9, 9), "BMP"), "a BMP picture; send"),
+    "a TIFF": (drawn(pixels(9, 9), "TIFF"), "a TIFF picture; send"),
+    "a WebP": (b"RIFF\x10\0\0\0WEBPVP8 ", "a WebP picture; send"),
+    "a web page": (b"\n<!DOCTYPE html>\n<html><body>1,2</body></html>", "a web page or other markup; send"),
+    "an SVG": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "a web page or other markup; send"),
     "an open quotation": (b'1,"2\n3,4', "neither"),
     "too large": (bytes(MEGABYTES * 2**20 + 1), "4.0 MB; at most 4 MB"),
 }
@@ -249,7 +273,27 @@ def test_a_name_cannot_carry_anything_into_the_sentence() -> None:
         assert not set(told) & set("<>[]()*`$\n/\\")
 
 
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+def test_a_table_of_just_the_limit_is_read(end: str) -> None:
+    found = read((f"1,2{end}" * (LIMIT // 2)).encode(), "t.csv").values
+    assert found.shape == (LIMIT // 2, 2)
+    assert (found == [1, 2]).all()
+
+
+@pytest.mark.parametrize(("colors", "side"), [(2, 3500), (0, 3500), (6, 3300)])
+def test_a_picture_within_the_limits_is_decoded(colors: int, side: int) -> None:
+    body = zlib.compress(bytes((1 + side * {0: 1, 2: 3, 6: 4}[colors]) * side))
+    assert not read(bomb(side, side, body, colors=colors), "p.png").values.any()
+
+
+def test_a_picture_from_a_telephone_is_decoded() -> None:
+    for progressive in (False, True):
+        picture = drawn(Image.new("RGB", (4032, 3024), (255, 0, 0)), "JPEG", progressive=progressive)
+        assert read(picture, "p.jpg").values[0, 0].min() > 0.95
+
+
 def test_the_limits_fit_each_other() -> None:
+    assert MEMORY < 100 * 10**6
     assert np.finfo(float).max > LARGEST**4 * LIMIT
     assert 3 * SIDE**2 <= LIMIT
     assert PIXELS < Image.MAX_IMAGE_PIXELS  # type: ignore[operator]

@@ -25,12 +25,14 @@ class Backward:
     `jacobian` is ∂y/∂x among some elements, in the order of their `inputs`; `names` say where they are. `outputs` and
     the gradients have one value for each element of the region: `arriving` at the output; the same `centered`, without
     its mean; `orthogonal`, without its projection on the output either; and what autograd finds at the input,
-    `leaving`, times the region's deviation before over that after. `mean` and `along` tell of the arriving and the
+    `leaving`, times `factor`: the region's deviation before over that after, and 1 where either is 0. `members` are the
+    flat places of the elements. `mean` and `along` tell of the arriving and the
     leaving gradient: its mean, and the cosine of its angle with the output. `outside` is the largest gradient that
     leaves at any other element.
     """
 
     names: tuple[str, ...]
+    members: np.ndarray
     inputs: np.ndarray
     jacobian: np.ndarray
     outputs: np.ndarray
@@ -38,6 +40,7 @@ class Backward:
     centered: np.ndarray
     orthogonal: np.ndarray
     leaving: np.ndarray
+    factor: float
     mean: tuple[float, float]
     along: tuple[float, float]
     outside: float
@@ -75,12 +78,17 @@ def backward(given: Input, numbers: Numbers, group: int, seed: int = 0, **settin
         rows = [_slope(y[int(i)], x)[shown] for i in shown]
         found = _slope((y * upstream).sum(), x)
     centered = arriving - arriving.mean()
-    orthogonal = centered - result * float((centered * result).mean())
-    leaving = found[members] * (float(before.std()) / deviation if deviation > 0 else 1.0)
+    # The output of some methods has another deviation than 1: only its own square makes this a projection.
+    square = float(result @ result)
+    orthogonal = centered - result * (float(centered @ result) / square if square > 0 else 0.0)
+    spread = float(before.std())
+    factor = spread / deviation if deviation > 0 and spread > 0 else 1.0
+    leaving = found[members] * factor
     other = found.copy()
     other[members] = 0
     return Backward(
         names=tuple(_place(int(i), given) for i in shown),
+        members=members,
         inputs=given.x.numpy().reshape(-1)[shown],
         jacobian=np.stack(rows),
         outputs=after,
@@ -88,6 +96,7 @@ def backward(given: Input, numbers: Numbers, group: int, seed: int = 0, **settin
         centered=centered,
         orthogonal=orthogonal,
         leaving=leaving,
+        factor=factor,
         mean=(float(arriving.mean()), float(leaving.mean())),
         along=(_correlation(arriving, result), _correlation(leaving, result)),
         outside=float(np.abs(other).max()),

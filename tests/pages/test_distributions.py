@@ -1,5 +1,6 @@
 """The Statistics page: every method and input is shown, the numbers are those of the CSV, bad input gets a sentence."""
 
+import base64
 import csv
 import io
 import json
@@ -184,6 +185,26 @@ def test_a_bad_link_falls_back_with_a_sentence(link: dict[str, str], told: str) 
     page = open_page(**link)
     assert told in alerts(page)
     assert headings(page) == ["BatchNorm", "LayerNorm", "InstanceNorm"]
+
+
+@pytest.mark.parametrize("where", [{"method": "weight_norm"}, {"layout": "conv2d", "weight_method": "batch_norm"}])
+def test_a_method_for_other_layouts_is_said_to_exist(where: dict[str, str]) -> None:
+    page = open_page(part="Table", **where)
+    assert "layouts: " in alerts(page)
+    assert "No method here" not in alerts(page)
+    assert headings(page)
+
+
+def test_the_way_back_is_what_numpy_finds_in_its_tables() -> None:
+    page = open_page(part=PARTS[2], method="batch_norm", way_back="true")
+    jacobian, gradients, epsilon = (frame.value for frame in page.dataframe)
+    drawn = [json.loads(component["figure"]) for component in figures(page)]
+    assert len(jacobian) == int(len(jacobian) ** 0.5) ** 2
+    leaving = gradients.iloc[:, -1].to_numpy()
+    gap = np.abs(leaving - gradients["and without its part along y"].to_numpy()).max()
+    assert f"at most {gap:.1e}".replace("-", "−") in said(page)
+    heights = np.frombuffer(base64.b64decode(drawn[3]["data"][0]["y"]["bdata"]))
+    assert heights.tolist() == epsilon["Mean deviation after"].tolist()
 
 
 def test_too_many_values_are_cut_and_said() -> None:
