@@ -90,7 +90,9 @@ def own_model() -> None:
     report, code = st.tabs(["What it finds", "The model"], key="model", bind="query-params")
     with report:
         st.caption("On a small residual network with faults planted in it, and a batch of four:")
-        st.code(_audited(), language=None, wrap_lines=True)
+        table, found = _audited().split("\n\n", 1)
+        st.code(table, language=None)  # its rows are as wide as they are, and scroll
+        st.code(found, language=None, wrap_lines=True)
     with code:
         source = f"{inspect.getsource(Block)}\n\n{inspect.getsource(planted)}"
         head = "import torch\nfrom torch import Tensor, nn\n\nimport normcore\n\n\n"

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from explorer import controls
+from explorer import controls, detector
 from explorer.plot import plot
 from explorer.table import table
 from normcore import METHODS
@@ -47,10 +47,13 @@ def swap() -> None:
         ghost = controls.select("Ghost batch size", sizes, "ghost_size", 2)
         fitting = _defined(layout)
         keys = list(fitting)
-        if controls.choose("Methods", (EVERY, CHOSEN), "which") == CHOSEN:
+        chosen = controls.choose("Methods", (EVERY, CHOSEN), "which") == CHOSEN
+        if chosen:
             keys = controls.several("Chosen", keys, "chosen", ("batch_norm", "ghost_batch_norm", "layer_norm"), 12)
     shape = (batch, *(SIZES[letter] for letter in LETTERS[layout][1:]))
     found = {key: _swap(key, shape, layout, neighbor, newcomer, training, ghost) for key in keys}
+    settings = {key: neighbors.fitting(fitting[key], shape, layout, {"ghost_batch_size": ghost}) for key in keys}
+    degenerate = [(key, detector.at_shape(key, shape, layout, training, tuple(settings[key].items()))) for key in keys]
     keys.sort(key=lambda key: -found[key].change)
     moved = [key for key in keys if found[key].noticed]
     # Those that meet the batch stay in the picture when they do not feel it; all others would be a wall of zeros.
@@ -74,6 +77,7 @@ def swap() -> None:
         words += f" The most: {fitting[moved[0]].name}, by {_percent(found[moved[0]].change)} of its size."
     with shown:
         st.markdown(f"**{words}**")
+        detector.tell(degenerate, folded=not chosen)
         figure = bars(entries, KINDS, "move of your output,<br>share of its size")
         figure.update_xaxes(tickformat=".0%")
         plot(figure, key="swap", alt=words, height=height(entries))

@@ -1,23 +1,25 @@
 """Looks over the normalization layers of a model: what degenerates, what is stale, and what would be better."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from normcore.core import LETTERS, Bound, Method, plural
+from normcore.core import LETTERS, Bound, Method, NormcoreError, plural
 from normcore.describe import kind as kind_of
 from normcore.describe import statistics
 from normcore.diagnose import diagnose
 from normcore.finding import Finding
 from normcore.successor import kind
 from normcore.trial import places, refuse_lazy, run_once
-from normcore.watch import BEFORE, DROPOUT, Watch, method_of, settings_met, understood
+from normcore.watch import BEFORE, DROPOUT, Watch, frozen, method_of, settings_met, understood
 
 FEW = 8
 """Below this number of samples, BatchNorm trains worse: see figure 1 of Wu and He 2018, arXiv:1803.08494."""
+
+ODD, FROZEN = "its axes are not understood", "running ones, as in evaluation"
 
 REFUSED = "Every region holds one value: PyTorch refuses to train on that, for subtracting the mean would erase it."
 
@@ -56,8 +58,11 @@ class AuditReport:
         rows += [(e.name, e.method, _shape(e), e.statistics) for e in self.entries]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         table = ["  ".join(t.ljust(w) for t, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-        found = plural(len(self.findings), "finding") if self.findings else "nothing to find fault with"
-        lines = [f"{self.model}: {plural(len(self.entries), 'norm layer')}, {found}"]
+        unseen = sum(entry.shape is None or entry.statistics == ODD for entry in self.entries)
+        none = "no finding" if unseen or self.stopped else "nothing to find fault with"
+        found = plural(len(self.findings), "finding") if self.findings else none
+        but = f" ({unseen:,} not looked at)" if unseen else ""
+        lines = [f"{self.model}: {plural(len(self.entries), 'norm layer')}{but}, {found}"]
         lines += [f"The model stopped on the example: {self.stopped}"] if self.stopped else []
         lines += table if self.entries else []
         places: dict[Finding, list[str]] = {}
@@ -71,7 +76,8 @@ class AuditReport:
 def _shape(entry: AuditEntry) -> str:
     if entry.shape is None:
         return "not reached"
-    letters = f" ({' '.join(LETTERS[entry.layout])})" if entry.layout else ""
+    axes = LETTERS[entry.layout] if entry.layout else ()
+    letters = f" ({' '.join(axes)})" if len(axes) == len(entry.shape) else ""
     return " × ".join(f"{size:,}" for size in entry.shape) + letters
 
 
@@ -79,7 +85,8 @@ def audit(model: nn.Module, example_input: Any) -> AuditReport:
     """Reports for every norm layer of a model what goes wrong with it at the batch size of an example.
 
     Looked at are torch.nn's norm layers, normcore's, and normcore's parametrizations of weights. The model runs on the
-    example once, in evaluation mode; its buffers, its modes and the random state stay as they are.
+    example once, in evaluation mode; its buffers, its modes and the random state stay as they are. What is said is for
+    training, but for a norm that is in evaluation mode and has running statistics: it is taken to be frozen.
 
     Args:
         model: Any module tree.
@@ -103,28 +110,48 @@ def audit(model: nn.Module, example_input: Any) -> AuditReport:
                 {**dict.fromkeys(befores, watch.made), **dict.fromkeys(norms, watch.leaves)},
             )
         watch.use(output)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:  # what models raise on an input they do not take
-        stopped = f"{type(error).__name__}: {error}"
-    entries = [_entry(module, ", ".join(found), watch, names) for module, found in norms.items()]
+    except (
+        Exception
+    ) as error:  # a stranger's code runs here and may raise anything; what it met until then still counts
+        stopped = f"{type(error).__name__}: {error}".removesuffix(": ")
+    erased = {
+        id(x)
+        for module in norms
+        for x in watch.sources.get(module, ())
+        if watch.uses[id(x)] == 1 and _erases(module, x)
+    }
+    entries = [_entry(module, ", ".join(found), watch, names, erased) for module, found in norms.items()]
     return AuditReport(type(model).__name__, tuple(entries), stopped)
 
 
-def _entry(module: nn.Module, name: str, watch: Watch, names: Mapping[nn.Module, str]) -> AuditEntry:
+def _entry(module: nn.Module, name: str, watch: Watch, names: Mapping[nn.Module, str], erased: Set[int]) -> AuditEntry:
     norm, settings = method_of(module), settings_met(module)
     assert norm is not None, "only norms are asked for"
     met = list(dict.fromkeys(watch.shapes.get(module, ())))
     first = met[0] if met else None
     found = [*_stale(module), *watch.symptoms.get(module, ())]
     layout, words = None, "the example did not reach it"
-    for shape in met[::-1]:
-        layout, seen = understood(module, shape)
-        words = "its axes are not understood"
-        if layout is not None:
-            words = statistics(norm.bound(seen, layout, **settings))
-            found = [*_of_shape(module, norm, seen, layout, settings), *found]
-    found += _before(module, norm, layout, settings, watch, names)
-    if not met:
-        found += [f for f in _whatever_the_shape(module, norm, settings) if f not in found]
+    try:
+        for shape in met[::-1]:
+            layout, seen = understood(module, shape)
+            words = ODD if layout is None else FROZEN
+            if layout is not None and not frozen(module):
+                words = statistics(norm.bound(seen, layout, **settings))
+                found = [*_of_shape(module, norm, seen, layout, settings), *found]
+        if not met and not frozen(module):
+            found += [f for f in _whatever_the_shape(module, norm, settings) if f not in found]
+    except NormcoreError as error:
+        words = "it could not be looked at"
+        watch.refused[module] = str(error)
+    if module in watch.refused:
+        found.append(
+            Finding(
+                f"It could not be looked at: {watch.refused[module]}.",
+                "See whether that is meant. Inside these limits, the rest of it can be looked at too.",
+                "refused",
+            )
+        )
+    found += _before(module, norm, settings, watch, names, erased)
     return AuditEntry(name, norm.key, layout, first, words, tuple(dict.fromkeys(found)))
 
 
@@ -150,6 +177,8 @@ def _of_shape(
         refuses = finding.kind == "one value" and type(module).__module__.startswith("torch.nn")
         sentence = REFUSED if refuses and kind(module)[0] in ("batch_norm", "instance_norm") else finding.sentence
         remedy = better if better and finding.kind in ("one value", "two values") else finding.remedy
+        if isinstance(module, nn.LayerNorm | nn.RMSNorm) and len(module.normalized_shape) > 1:
+            remedy = "Normalize over axes that hold more values."
         yield Finding(sentence, remedy, finding.kind)
     region = bounds[0] if bounds else None
     if not across or not isinstance(region, Bound) or {"one value", "two values"} & {f.kind for f in found}:
@@ -212,17 +241,17 @@ def _stale(module: nn.Module) -> Iterator[Finding]:
 def _before(
     module: nn.Module,
     norm: Method,
-    layout: str | None,
     settings: Mapping[str, Any],
     watch: Watch,
     names: Mapping[nn.Module, str],
+    erased: Set[int],
 ) -> Iterator[Finding]:
-    """A bias that the norm erases, or dropout that its running variance takes for data."""
+    """A bias that norms erase wherever it goes, or dropout that a running variance takes for data."""
     for x in watch.sources.get(module, ()):
         maker = watch.makers[id(x)][1]
-        name = names[maker] or "the layer before"
+        name = f"the layer '{names[maker]}'" if names[maker] else "the layer before"
         if isinstance(maker, DROPOUT):
-            if norm.state and settings.get("track_running_stats", True):
+            if norm.state and settings.get("track_running_stats", True) and not frozen(module):
                 yield Finding(
                     f"Dropout (p={maker.p:g}) comes right before it: in training it adds variance, which the running "
                     "variance remembers and evaluation does not have.",
@@ -230,10 +259,14 @@ def _before(
                     "dropout before",
                 )
             continue
-        bounds = norm.bound(tuple(x.shape), layout, **settings) if layout else ()
-        own = bounds and all(isinstance(b, Bound) and _one_a_channel(b, layout) for b in bounds)
         bias = getattr(maker, "bias", None)
-        if own and isinstance(bias, Tensor) and watch.uses[id(x)] == 1 and "shift" in norm.invariances(**settings):
+        made = {key for key, (_, other) in watch.makers.items() if other is maker}
+        if (
+            isinstance(bias, Tensor)
+            and erased >= made
+            and len(made) == watch.calls[maker]
+            and watch.uses.get(id(bias), 0) <= watch.calls[maker]  # its own layer uses it once a call
+        ):
             yield Finding(
                 f"The bias of {name} comes straight into it, and subtracting the mean takes it out again: "
                 f"{plural(bias.numel(), 'number')} learned for nothing.",
@@ -242,6 +275,20 @@ def _before(
                 else f"Make {name} with bias=False; nothing else changes.",
                 "bias before",
             )
+
+
+def _erases(module: nn.Module, x: Tensor) -> bool:
+    """Whether a norm takes a shift of each channel of an input out again."""
+    norm, settings = method_of(module), settings_met(module)
+    layout, shape = understood(module, tuple(x.shape))
+    if norm is None or layout is None or frozen(module):
+        return False
+    try:
+        bounds = norm.bound(shape, layout, **settings)
+        own = bool(bounds) and all(isinstance(b, Bound) and _one_a_channel(b, layout) for b in bounds)
+        return own and "shift" in norm.invariances(**settings)
+    except NormcoreError:  # which its entry tells
+        return False
 
 
 def _one_a_channel(bound: Bound, layout: str | None) -> bool:

@@ -143,8 +143,17 @@ def _of_momentum(norm: Method, settings: Mapping[str, Any]) -> list[Finding]:
     """Momentum as other libraries and papers mean it: the weight of the old value."""
     momentum = settings.get("momentum", norm.default("momentum"))
     tracks = settings.get("track_running_stats", norm.default("track_running_stats"))
-    if not norm.state or tracks is False or momentum is None or momentum < FORGETFUL:
+    if not norm.state or tracks is False or not isinstance(momentum, int | float) or 0 < momentum < FORGETFUL:
         return []
+    if momentum == 0:
+        return [
+            Finding(
+                "With momentum=0 the running statistics never move: evaluation goes by those of a new layer, whatever "
+                "it was trained on.",
+                "Momentum is the weight of the new value here and in PyTorch: write a larger one, such as 0.1.",
+                "momentum",
+            )
+        ]
     forgets = "everything" if momentum == 1 else f"{100 * momentum:.4g} %"
     old = f", as in Keras, write momentum={1 - momentum:.4g}" if momentum < 1 else ", write a smaller one"
     return [

@@ -16,9 +16,9 @@ POSITIONS = ("t", "l", "d", "h", "w")
 OUTWEIGHED = 0.5**0.5
 """Where ε equals the variance, the output has this share of its size."""
 
-FAINT, OWN, UNLIKE = 0.01, 0.05, 30
-"""Below this deviation, or this squared correlation with itself, a channel is hardly there after a norm; from this
-ratio to its deviation on, others are of another scale."""
+FAINT, GONE, OWN, UNLIKE = 0.01, 1e-4, 0.05, 30
+"""Below the first deviation after a norm, a channel is hardly there where most are so; below the second, by itself.
+Below this squared correlation with itself, it is another's. From this ratio on, others are of another scale."""
 
 SEVERAL = 32
 """So many values say how a channel varies."""
@@ -88,17 +88,17 @@ def _by_position(region: Bound, layout: str) -> bool:
 
 
 def _epsilon(case: Case) -> list[Finding]:
-    """Regions whose spread is no match for ε."""
+    """Regions whose spread is no match for ε, where most are: a few come about by chance."""
     region = case.region
     eps = case.settings.get("eps", case.norm.default("eps"))
-    if region is None or region.size == 1 or not eps:
+    if region is None or region.size <= 2 or not eps:  # two values that are close are said to be close
         return []
     wide = case.x.double()
     with_it, without = (region.mean(case.run(wide, **e).square()).sqrt() for e in ({}, {"eps": 0.0}))
     sound = without.isfinite() & (without > 0)
     share = torch.where(sound, with_it / torch.where(sound, without, 1), 1)
     count = int((share < OUTWEIGHED).sum())
-    if not count:
+    if 2 * count <= region.count:
         return []
     smallest = float(share.min())
     where = "of every region" if count == region.count else f"of {count:,} of {region.count:,} regions"
@@ -128,17 +128,25 @@ def _unlike(case: Case) -> list[Finding]:
     alive = before > 0
     if int(alive.sum()) < max(2, len(before) / 2):
         return []
-    means, median = wide.mean(others), float(before[alive].median())
-    unlike = max(float(before.max()), float(means.max() - means.min())) > UNLIKE * median
-    faint, own = float(after[alive].median()), float(own_share(wide, y, axis)[alive].median())
-    if not unlike or (faint >= FAINT and own >= OWN):
+    means, own = wide.mean(others), own_share(wide, y, axis)
+    small = alive & (UNLIKE * before < torch.maximum(before.max(), means.max() - means.min()))
+    faint = small & (after < FAINT)
+    foreign, faint = small & (own < OWN), faint if 2 * int(faint.sum()) >= int(alive.sum()) else small & (after < GONE)
+    lost = faint if int(faint.sum()) >= int(foreign.sum()) else foreign
+    count = int(lost.sum())
+    if not count:
         return []
-    left = f"vary by less than {faint:.1g}" if faint < FAINT else f"are at most {100 * own:.1g} % themselves"
+    verb = ("varies", "is") if count == 1 else ("vary", "are")
+    left = (
+        f"{verb[0]} by at most {float(after[lost].max()):.1g}"
+        if lost is faint
+        else f"{verb[1]} at most {100 * float(own[lost].max()):.1g} % {'itself' if count == 1 else 'themselves'}"
+    )
     return [
         Finding(
             f"Channels of unlike scale share a region: their deviations run from {float(before[alive].min()):.2g} to "
             f"{float(before.max()):.2g}, their means from {float(means.min()):.2g} to {float(means.max()):.2g}. In the "
-            f"output half of them {left}.",
+            f"output {count:,} of {plural(len(before), 'channel')} {left}.",
             "Scale each channel by itself first (BatchNorm does, or constants from the data), or share over fewer.",
             "unlike scale",
         )

@@ -2,10 +2,10 @@
 
 import streamlit as st
 
-from explorer import controls, source
+from explorer import controls, detector, source
 from explorer.backward_view import behind, way_back
-from explorer.statistics_view import Scene, as_table, before_and_after, by_region
-from normcore import METHODS, diagnose
+from explorer.statistics_view import Scene, as_table, before_and_after, by_region, elsewhere
+from normcore import METHODS
 from normcore.core import AXIS_WORDS, LAYOUTS, LETTERS, NormcoreError, axis_sizes
 from normcore.lab.functions import ACTIVATIONS
 from normcore.lab.numbers import OWN, WHOLE, measure
@@ -36,6 +36,7 @@ with st.sidebar:
     family = "activation" if given.layout in LAYOUTS["activation"] else "weight"
     offered = [key for key, method in METHODS.items() if (method.family == "activation") == (family == "activation")]
     where = "method" if family == "activation" else "weight_method"
+    others = elsewhere(where, offered)
     keys = controls.several("Methods", offered, where, FIRST[family], 4)
     by = controls.choose("Look at", (OWN, *(AXIS_WORDS[letter] for letter in LETTERS[given.layout]), WHOLE), "by")
     whole = (
@@ -60,8 +61,7 @@ if found:
             with place:
                 st.markdown(f"## {METHODS[numbers.key].name}")
                 before_and_after(scene, numbers, height=460)
-                for finding in diagnose(numbers.key, given.shape, given.layout, **settings[numbers.key]):
-                    st.warning(f"{finding.sentence} {finding.remedy}", icon=":material/warning:")
+                detector.warn(numbers.key, given.x, given.layout, settings[numbers.key])
     names = ("Mean and deviation by region", "γ, β and the activation function", "Backward", "Table")
     parts = zip(st.tabs(names, key="part", bind="query-params"), (by_region, behind, way_back, as_table), strict=True)
     for tab, show in parts:
@@ -70,5 +70,5 @@ if found:
                 show(scene)
 # The controls in the tabs have their say too.
 with alerts:
-    for sentence in filter(None, [short, *controls.notices()]):
+    for sentence in filter(None, [short, *others, *controls.notices()]):
         st.warning(sentence, icon=":material/info:")

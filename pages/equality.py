@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from explorer import controls
+from explorer import controls, detector
 from explorer.equality_setup import STARTERS, setup
 from explorer.equality_view import which_are_equal
 from explorer.invariance_view import what_moves_it
@@ -34,6 +34,7 @@ with st.container(horizontal=True, gap="small"):
 with st.sidebar:
     here = setup()
 told = st.container()
+detector.tell([(key, detector.at_shape(key, *here.asked(key))) for key in here.keys], folded=True)
 equal, moved = st.tabs(
     ["Which are equal?", "What moves their output?"], key="tab", on_change="rerun", bind="query-params"
 )

@@ -6,6 +6,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from normcore.figures.failures import curves
 from normcore.lab.failures import FAILURES, Failure, audited
@@ -28,7 +29,7 @@ ANSWERS = {
     "complement": "About 1",
 }
 
-SILENT = {"cancelling", "too_early"}
+SILENT = {"cancelling", "half", "too_early"}
 """Failures of code by hand, and of a model: not of a method on a tensor."""
 
 
@@ -116,6 +117,20 @@ def test_half_precision_ends_where_the_sum_does() -> None:
     assert (size[sums > 66000] == 0).all()
     np.testing.assert_allclose(size[sums < 64000], 1, atol=0.02)
     np.testing.assert_allclose(half.series["float16 in, statistics in float32"], 1, atol=0.02)
+
+
+def test_which_of_torchs_norms_stand_squares_beyond_float16() -> None:
+    wide = 1000 * torch.randn(4, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+    narrow = wide.half()
+    for norm in (
+        lambda x: functional.layer_norm(x, x.shape[1:]),
+        lambda x: functional.rms_norm(x, x.shape[1:]),
+        lambda x: functional.group_norm(x, 2),
+        lambda x: functional.batch_norm(x, None, None, training=True),
+        functional.instance_norm,
+    ):
+        torch.testing.assert_close(norm(narrow).float(), norm(narrow.float()), rtol=0, atol=0.01)
+    assert torch.nn.CrossMapLRN2d(5)(narrow).isnan().any()
 
 
 def test_padding_by_theory() -> None:

@@ -86,6 +86,41 @@ SOUND: dict[str, Callable[[], tuple[nn.Module, Any]]] = {
 }
 
 
+SOUND |= {
+    f"{name} after a linear layer, {len(shape)} axes": lambda norm=norm, shape=shape: (
+        nn.Sequential(nn.Linear(8, 16), norm(16)),
+        torch.randn(shape),
+    )
+    for name, norm in (("LayerNorm", nn.LayerNorm), ("RMSNorm", nn.RMSNorm))
+    for shape in ((8,), (3, 8), (3, 7, 8), (3, 7, 7, 8), (3, 2, 7, 7, 8))
+} | {
+    "a frozen norm": lambda: (
+        nn.Sequential(nn.Conv2d(3, 3, 1), trained(nn.BatchNorm2d(3, momentum=0.95)).eval()),
+        images(2),
+    ),
+    "a linear layer used twice": lambda: (Reused(), torch.randn(32, 8)),
+    "a bias that is used by itself": lambda: (Reused(only_bias=True), torch.randn(32, 8)),
+    "groups after pooling": lambda: (
+        nn.Sequential(nn.Conv2d(3, 128, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.GroupNorm(32, 128)),
+        images(4),
+    ),
+    "a norm over positions": lambda: (nn.LayerNorm([6, 6]), torch.randn(4, 8, 6, 6)),
+    "rms over channels and positions": lambda: (nn.RMSNorm([8, 6]), torch.randn(4, 8, 6)),
+}
+
+
+class Reused(nn.Module):
+    """A linear layer whose output is normalized; it, or its bias, is used once more without a norm."""
+
+    def __init__(self, only_bias: bool = False) -> None:
+        super().__init__()
+        self.linear, self.norm, self.only_bias = nn.Linear(8, 8), nn.BatchNorm1d(8), only_bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.norm(self.linear(x))
+        return y + (self.linear.bias if self.only_bias else self.linear(x))
+
+
 class Shared(nn.Module):
     """The output of a linear layer is normalized, and also used as it is."""
 
@@ -211,7 +246,7 @@ def test_a_bias_that_the_norm_erases() -> None:
     model = resnet(bias=True)
     report = audit(model, images())
     assert said(report) == {"1.norm1": ["bias before"]}
-    assert "The bias of 1.conv1" in report.findings[0][1].sentence
+    assert "The bias of the layer '1.conv1'" in report.findings[0][1].sentence
     before = model(images())
     with torch.no_grad():
         model[1].conv1.bias += 5  # type: ignore[union-attr, operator]
@@ -247,6 +282,50 @@ def test_a_transformer_with_planted_faults() -> None:
     broken = torch.randn(8, 12, 32)
     broken[1, 2, 3] = torch.nan
     assert "not finite" in said(audit(nn.LayerNorm(32), broken))["(the model)"]
+
+
+def test_a_linear_layer_that_goes_into_norms_twice() -> None:
+    linear, norm = nn.Linear(8, 8), nn.BatchNorm1d(8)
+    report = audit(nn.Sequential(linear, norm, nn.ReLU(), linear, norm), torch.randn(32, 8))
+    assert said(report) == {"1, 4": ["bias before"]}
+    assert "Make the layer '0' with bias=False" in report.findings[0][1].remedy
+
+
+def test_a_frozen_norm_needs_its_bias_before() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), trained(nn.BatchNorm2d(3)).eval())
+    assert audit(model, images(2)).entries[0].statistics == "running ones, as in evaluation"
+    assert "bias before" in said(audit(model.train(), images()))["1"]
+
+
+def test_norms_of_single_values_and_axes_that_are_not_understood() -> None:
+    assert said(audit(nn.LayerNorm([1, 1]), torch.randn(4, 8, 1, 1))) == {"(the model)": ["one value"]}
+    report = audit(nn.GroupNorm(2, 8), torch.randn(2, 8, 2, 2, 2, 2))
+    assert report.findings == () and "1 norm layer (1 not looked at), no finding" in str(report)
+
+
+@pytest.mark.parametrize("odd", [nn.BatchNorm2d(8, eps=10.0), nn.LayerNorm([8, 14, 14], eps=2.0)])
+def test_a_setting_beyond_our_limits_is_one_finding_and_the_others_are_found(odd: nn.Module) -> None:
+    still = nn.BatchNorm2d(8, momentum=0.0)
+    report = audit(nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), odd, still), images())
+    assert said(report) == {"1": ["refused"], "2": ["momentum"]}
+    assert "must be a number from 0 to 1" in report.findings[0][1].sentence
+
+
+@pytest.mark.parametrize("error", [KeyError, AttributeError, AssertionError, StopIteration, NotImplementedError])
+def test_whatever_a_model_raises_is_told(error: type[Exception]) -> None:
+    class Raises(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise error("no")
+
+    report = audit(nn.Sequential(nn.BatchNorm2d(3, momentum=0.99), Raises()), images())
+    assert report.stopped is not None and report.stopped.startswith(error.__name__)
+    assert said(report) == {"0": ["momentum"]}
+
+
+def test_odd_examples_are_told_in_a_sentence() -> None:
+    assert "TypeError" in str(audit(nn.LayerNorm(8), [1.0, 2.0]))
+    assert "StopIteration" in str(audit(nn.LayerNorm(8), ()))
+    assert "every axis needs at least one element" in str(audit(nn.BatchNorm2d(3), torch.randn(0, 3, 8, 8)))
 
 
 def test_weights_that_a_standardization_erases() -> None:

@@ -188,7 +188,7 @@ def test_an_input_too_coarse_for_its_spread() -> None:
 def test_features_of_unlike_scale_and_unlike_offsets() -> None:
     scaled = torch.logspace(-3, 4, 8, dtype=torch.float64) * normal(256, 8)
     offset = torch.logspace(1, 4, 8, dtype=torch.float64) + 0.01 * normal(256, 8)
-    for x, said in ((scaled, "themselves"), (offset, "vary by less than")):
+    for x, said in ((scaled, "themselves"), (offset, "8 of 8 channels vary by at most")):
         for key in ("layer_norm", "group_norm"):
             found = diagnose(key, (256, 8), "vector", x=x)
             assert kinds(found) == ["unlike scale"] and said in found[0].sentence
@@ -197,8 +197,39 @@ def test_features_of_unlike_scale_and_unlike_offsets() -> None:
     y = METHODS["layer_norm"](scaled, "vector").y
     own = torch.tensor([torch.corrcoef(torch.stack([scaled[:, i], y[:, i]]))[0, 1] ** 2 for i in range(8)])
     said = diagnose("layer_norm", (256, 8), "vector", x=scaled)[0].sentence
-    assert f"at most {100 * float(own.median()):.1g} %" in said
+    lost = (own < 0.05) & (30 * scaled.std(0) < scaled.std(0).max())
+    assert 3 < int(lost.sum()) < 8
+    assert f"{int(lost.sum())} of 8 channels are at most {100 * float(own[lost].max()):.1g} % themselves" in said
     assert diagnose("layer_norm", (256, 8), "vector", x=7 * normal(256, 8) + 2) == ()
+
+
+@pytest.mark.parametrize(("samples", "said"), [(16, "are at most"), (1, "vary by at most")])
+def test_a_minority_of_channels_that_is_erased(samples: int, said: str) -> None:
+    scale = torch.tensor([1e4] * 5 + [1e-2] * 3, dtype=torch.float64)
+    x = normal(samples, 8, 8, 8) * scale.reshape(8, 1, 1)
+    (finding,) = diagnose("group_norm", x.shape, x=x, num_groups=1)
+    assert finding.kind == "unlike scale" and f"3 of 8 channels {said}" in finding.sentence
+    y = METHODS["group_norm"](x, num_groups=1).y
+    kept = torch.corrcoef(torch.stack([x[:, 7].flatten(), y[:, 7].flatten()]))[0, 1] ** 2
+    assert kept < 0.01 if samples > 1 else float(y[:, 7].std()) < 1e-5
+    spread = normal(16, 8, 8, 8) * torch.logspace(-3, 4, 8, dtype=torch.float64).reshape(8, 1, 1)
+    assert "unlike scale" in kinds(diagnose("group_norm", spread.shape, x=spread, num_groups=2))
+
+
+def test_a_few_regions_that_epsilon_outweighs_are_chance() -> None:
+    x = normal(8, 20)
+    x[:, 3] *= 1e-4
+    assert diagnose("batch_norm", (8, 20), "vector", x=x) == ()
+    assert kinds(diagnose("batch_norm", (8, 20), "vector", x=1e-4 * x)) == ["epsilon"]
+    pair = 1e-4 * normal(2, 20)
+    assert kinds(diagnose("batch_norm", (2, 20), "vector", x=pair)) == ["two values"]
+
+
+def test_momentum_0_never_moves_the_running_statistics() -> None:
+    (finding,) = diagnose("batch_norm", (32, 8), "vector", momentum=0.0)
+    assert finding.kind == "momentum" and "never move" in finding.sentence
+    state = METHODS["batch_norm"](5 + normal(32, 8), "vector", momentum=0.0).state
+    assert float(state["running_mean"].abs().max()) == 0
 
 
 def test_padding_at_the_ends_is_found_where_statistics_reach_over_it() -> None:

@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from explorer.failure_view import SHOW
 from explorer.table import as_csv
-from normcore.lab.failures import FAILURES, Failure
+from normcore.lab.failures import FAILURES, Failure, audited
 
 ROOT = Path(__file__).parents[2]
 every_failure = pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
@@ -94,3 +94,37 @@ def test_a_bad_link_gets_a_sentence(key: str, value: str) -> None:
     assert value in warning.value and warning.value.endswith(".")
     assert FAILURES["one_value"].question in text(page)
     assert page.radio[0].value is None
+
+
+def test_the_rows_of_the_audit_scroll_and_its_sentences_wrap() -> None:
+    rows, sentences, *_ = open_page().code
+    assert not rows.proto.wrap_lines and sentences.proto.wrap_lines
+    assert f"{rows.value}\n\n{sentences.value}" == str(audited())
+
+
+@pytest.mark.parametrize(
+    ("file", "params", "said"),
+    [
+        ("batch.py", {"which": "chosen ones", "tensor": "vector", "among": "2"}, "they become +1 and −1"),
+        ("distributions.py", {"input": "padded sentences", "method": ["batch_norm", "layer_norm"]}, "is padding"),
+        ("distributions.py", {"input": "mixed scales", "layout": "image", "method": ["layer_norm"]}, "unlike scale"),
+    ],
+)
+def test_other_pages_warn_too(file: str, params: dict[str, Any], said: str) -> None:
+    about = {"about": "Swap a neighbor"} if file == "batch.py" else {}
+    (warning,) = open_page(file, **params, **about).warning
+    assert said in warning.value
+
+
+@pytest.mark.parametrize(
+    ("file", "params"),
+    [
+        ("equality.py", {"H": "1", "W": "1"}),
+        ("batch.py", {"about": "Swap a neighbor", "tensor": "vector", "among": "2"}),
+    ],
+)
+def test_many_warnings_are_folded_into_one(file: str, params: dict[str, str]) -> None:
+    page = open_page(file, **params)
+    folded = [e for e in page.expander if "degenerate" in e.label]
+    assert len(folded) == 1 and not page.warning
+    assert "Every region holds" in " ".join(line.value for line in folded[0].markdown)

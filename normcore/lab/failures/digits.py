@@ -167,8 +167,9 @@ FAILURES = (
         ("size of the values", "size that comes out"),
         "The sum of squares passes 65,504 and becomes infinite; a finite number divided by infinity is 0. bfloat16 "
         "reaches as far as float32, at the price of digits.",
-        "Take statistics in float32 whatever the input is, and round once at the end. All methods here do, and so do "
-        "PyTorch's own layers; it is norms written by hand that forget it.",
+        "Take statistics in float32 whatever the input is, and round once at the end. All methods here do. PyTorch's "
+        "layer, RMS, group, batch and instance norm stay within 0.01 of that on values of size 1,000; its "
+        "CrossMapLRN2d gives nan there, as norms written by hand may.",
         "import torch\n"
         "import normcore\n\n"
         "x = (10 * torch.randn(1, 1024)).half()\n"
@@ -177,6 +178,5 @@ FAILURES = (
         "method.py",
         {"key": "rms_norm"},
         log="x",
-        found=lambda: diagnose("rms_norm", (1, 1024), "vector", x=(100 * normal(1, 1024)).half()),
     ),
 )
