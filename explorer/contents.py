@@ -51,6 +51,14 @@ PAGES = (
         "Foresee and watch the ways in which normalization fails, and learn what mends them.",
     ),
     (
+        "race.py",
+        "Race",
+        "Which one trains better?",
+        ":material/sprint:",
+        "race",
+        "Train the same net with different norms side by side, from the same weights on the same batches.",
+    ),
+    (
         "catalogue.py",
         "Methods",
         "Which methods are there?",

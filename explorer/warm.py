@@ -13,6 +13,8 @@ from explorer.janitor import keep_house
 def warm_up() -> None:
     """Import the heavy packages, compress the files, and take all of it out of the garbage collector's sight."""
     import plotly.graph_objects  # noqa: PLC0415
+    import scipy.stats  # noqa: PLC0415
+    import sklearn.datasets  # noqa: PLC0415
     import torch  # noqa: PLC0415
 
     import normcore  # noqa: PLC0415
@@ -20,7 +22,7 @@ def warm_up() -> None:
     # Small models run fastest on one thread; with more, visitors take each other's cores.
     torch.set_num_threads(1)
     plotly.graph_objects.Figure(layout={"template": None})
-    _ = normcore, serving.version(), serving.fonts()
+    _ = normcore, scipy.stats, sklearn.datasets, serving.version(), serving.fonts()
     gc.collect()
     gc.freeze()
 

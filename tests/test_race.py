@@ -1,6 +1,7 @@
 """The race engine: fair by construction, the same as a plain loop, and honest about what it measured."""
 
 import csv
+import json
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -13,7 +14,7 @@ from scipy import stats
 from torch import nn
 
 from normcore import NormcoreError
-from normcore.lab.nets import MODELS, Plan, build
+from normcore.lab.nets import MODELS, Plan, build, fitting
 from normcore.lab.race import Contestant, Race
 from normcore.lab.results import Held, Results, _holm
 from normcore.lab.tasks import TASKS, data, table
@@ -164,6 +165,34 @@ def test_a_diverged_seed_stays_on_record_and_harms_nobody() -> None:
     assert "no seed of both" in together.verdict(baseline=1)[0]
     marks = together.columns()["diverged"]
     assert sum(marks) == sum(12 - together.diverged[0])
+
+
+def test_weights_without_singular_values_have_diverged_and_the_race_goes_on() -> None:
+    wild = Contestant("spectral_norm_exact", overrides={"learning_rate": 1e30, "optimizer": "sgd"})
+    together = run(6, contestants=[wild, "layer_norm"])
+    assert (together.diverged[0] >= 0).all()
+    assert np.isnan(together.held[-1].loss[0]).all() and together.held[-1].mean[0].shape == (2, 1)
+    np.testing.assert_array_equal(together.loss[1], run(6, contestants=["layer_norm"]).loss[0])
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn", "lstm", "transformer"])
+def test_every_method_that_fits_a_model_takes_a_step(model: str) -> None:
+    options = SMALL[model] | {"model": model, "seeds": 2, "steps": 1, "batch_size": 16, "width": 8}
+    keys = fitting(model)
+    assert len(keys) == len(set(keys)) > 12
+    assert np.isfinite(run(**options, contestants=[None, *keys]).loss).all()
+
+
+def test_a_manifest_makes_the_same_race_again(tmp_path: Path) -> None:
+    fast = Contestant("group_norm", {"num_groups": 5}, {"learning_rate": 0.01}, "fast")
+    first = run(contestants=[fast, None], seeds=(4, 7), clip="clip_by_value", clip_settings={"clip_value": 0.1})
+    first.to_json(tmp_path / "race.json")
+    told = json.loads((tmp_path / "race.json").read_text())
+    again = Race(**told["race"])
+    list(again)
+    np.testing.assert_array_equal(first.loss, again.results().loss)
+    assert again.results().labels == ("fast", "none") and again.manifest == told["race"]
+    assert run(task=table(np.eye(20), np.arange(20.0)), contestants=[None], batch_size=4).race["task"] is None
 
 
 def made(loss: np.ndarray, held: tuple[Held, ...] = ()) -> Results:

@@ -185,6 +185,10 @@ class Transformer(nn.Module):
         return mix((weights @ value).transpose(1, 2).flatten(2))
 
 
+LAYOUT: Mapping[type[nn.Module], str] = {MLP: "vector", CNN: "image", ResidualCNN: "image", Transformer: "tokens"}
+"""What the activations of a net are; a recurrent net has its norms inside its cell."""
+
+
 @dataclass(frozen=True)
 class Model:
     """A kind of net: its class, what it takes, and whether nets of several seeds run faster stacked into one."""
@@ -205,6 +209,24 @@ MODELS = {
     "transformer": Model("Transformer", Transformer, ("sequence",), True),
 }
 """All models, by their names in a link."""
+ALONE = ("recurrent_batch_norm",)
+"""Methods whose nets do not stack: this one looks into a tensor to know how far its running statistics reach."""
+
+
+def fitting(model: str) -> list[str]:
+    """The keys of all methods that a model can be built with: those of its layout or cells, and all on weights.
+
+    Raises:
+        NormcoreError: No such model.
+    """
+    if model not in MODELS:
+        raise NormcoreError(f"race: no model is called {model!r}; there are {', '.join(MODELS)}")
+    layout = LAYOUT.get(MODELS[model].net)
+    if layout is None:
+        inside = [norm for cell, norm in CELLS if cell == model and norm is not None]
+    else:
+        inside = [key for key, method in METHODS.items() if layout in method.layouts and not method.context]
+    return inside + [key for key, method in METHODS.items() if method.family == "weight"]
 
 
 def build(data: Data, plan: Plan, seed: int) -> nn.Module:

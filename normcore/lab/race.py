@@ -59,7 +59,7 @@ class Race(Iterator[Step]):
     Args:
         task: One of `tasks.TASKS`, or `tasks.Data` of your own.
         model: One of `nets.MODELS`.
-        contestants: Keys of methods (None for none), ``(key, settings)`` pairs, or `Contestant`.
+        contestants: Keys of methods (None for none), ``(key, settings)`` pairs, `Contestant`, or its fields by name.
         seeds: How many, or which. A seed decides first weights and the order of examples.
         steps: How many optimizer steps.
         evaluate_every: After how many steps the held-out examples are looked at; always after the last.
@@ -79,12 +79,13 @@ class Race(Iterator[Step]):
         evaluate_every: int = 50,
         **setup: Any,
     ) -> None:
+        self.task = task if isinstance(task, str) else None
         self.data = task if isinstance(task, tasks.Data) else tasks.data(task)
         self.contestants = tuple(_contestant(given) for given in contestants)
         self.seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
         self.steps, self.evaluate_every, self.step = steps, evaluate_every, 0
         _check(self)
-        common = _setup(Setup(model=model), setup)
+        self.common = common = _setup(Setup(model=model), setup)
         setups = [
             _setup(replace(common, norm=c.norm, settings=dict(c.settings)), c.overrides) for c in self.contestants
         ]
@@ -136,7 +137,36 @@ class Race(Iterator[Step]):
             seconds=self._seconds / max(1, self.step),
             parameters=tuple(sum(p.numel() for p in team.learned) // len(self.seeds) for team in self.teams),
             limit=TOO_LARGE,
+            batch_sizes=tuple(team.setup.batch_size for team in self.teams),
+            examples=len(self.data.x),
+            classes=self.data.classes,
+            race=self.manifest,
         )
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What this race was made from, as plain values: ``Race(**manifest)`` is the same race.
+
+        Data of your own cannot be told in words: `task` is None there, and they are to be given again.
+        """
+        shared = {f.name: getattr(self.common, f.name) for f in fields(Setup) if f.name not in ("norm", "settings")}
+        return {
+            "task": self.task,
+            "contestants": [
+                {
+                    "norm": one.norm,
+                    "settings": dict(one.settings),
+                    "overrides": dict(one.overrides),
+                    "name": one.name,
+                }
+                for one in self.contestants
+            ],
+            "seeds": list(self.seeds),
+            "steps": self.steps,
+            "evaluate_every": self.evaluate_every,
+            **shared,
+            "clip_settings": dict(self.common.clip_settings),
+        }
 
     def _batch(self, seed: int, step: int, size: int) -> Tensor:
         """Which examples a seed sees in a step: epoch follows epoch without a gap, each in an order of its own."""
@@ -195,6 +225,8 @@ def _contestant(given: Any) -> Contestant:
         return Contestant(given)
     if isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], Mapping):
         return Contestant(given[0], given[1])
+    if isinstance(given, Mapping) and set(given) <= {f.name for f in fields(Contestant)}:
+        return Contestant(**given)
     raise NormcoreError(f"race: {given!r} is no contestant; try a key, (key, settings), a Contestant, or None for none")
 
 

@@ -2,12 +2,14 @@
 
 import csv
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
+from torch import __version__ as torch_version
 
 from normcore.core import NormcoreError
 
@@ -78,12 +80,16 @@ class Results:
     seconds: np.ndarray
     parameters: tuple[int, ...]
     limit: float
+    batch_sizes: tuple[int, ...] = ()
+    examples: int = 0
+    classes: int = 0
+    race: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def diverged(self) -> np.ndarray:
         """The first step (contestants seeds) at which a loss was no number or beyond the limit; -1 for none."""
         wrong = ~(np.abs(self.loss) < self.limit)
-        return np.where(wrong.any(-1), wrong.argmax(-1), -1)
+        return np.where(wrong.any(-1), wrong.argmax(-1), -1) if wrong.size else np.full(wrong.shape[:2], -1)
 
     @property
     def late(self) -> slice:
@@ -175,12 +181,17 @@ class Results:
             writer.writerows(zip(*columns.values(), strict=True))
 
     def to_json(self, path: str | Path, baseline: int = 0) -> None:
-        """Write the summary to a file."""
+        """Write the summary to a file, with all that makes the same race again: ``Race(**file["race"])``."""
+        Path(path).write_text(self.as_json(baseline), encoding="utf-8")
+
+    def as_json(self, baseline: int = 0) -> str:
+        """The text of `to_json`."""
         rows = [
-            {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in vars(row).items()}
+            {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in vars(row).items()}
             for row in self.summary(baseline)
         ]
-        Path(path).write_text(json.dumps({"seeds": self.seeds, "rows": rows}, indent=1), encoding="utf-8")
+        told = {"torch": str(torch_version), "steps": self.loss.shape[-1], "seeds": self.seeds, "race": dict(self.race)}
+        return json.dumps(told | {"rows": rows}, indent=1, allow_nan=False)
 
     def verdict(self, baseline: int = 0) -> tuple[str, ...]:
         """What the race showed, a sentence for each contestant but the baseline."""

@@ -11,7 +11,7 @@ from torch.func import functional_call, stack_module_state
 from torch.nn import functional
 
 from normcore.core import NormcoreError
-from normcore.lab.nets import MODELS, Plan, build
+from normcore.lab.nets import ALONE, MODELS, Plan, build
 from normcore.lab.tasks import Data
 from normcore.registry import METHODS
 
@@ -72,7 +72,7 @@ class Team:
         _check(setup)
         self.data, self.setup, self.steps = data, setup, steps
         self.nets = [build(data, setup.plan, seed) for seed in seeds]
-        self.stacked = MODELS[setup.model].stacked
+        self.stacked = MODELS[setup.model].stacked and setup.norm not in ALONE
         if self.stacked:
             self.parameters, self.buffers = stack_module_state(self.nets)
             self.nets = self.nets[:1]
@@ -87,8 +87,13 @@ class Team:
         """A step on a batch for each seed (seeds n ...); the losses (seeds) and gradient norms (seeds layers)."""
         for net in self.nets:
             net.train()
-        losses = self._losses(x, y)
-        for parameter, gradient in zip(self.learned, torch.autograd.grad(losses.sum(), self.learned), strict=True):
+        try:
+            losses = self._losses(x, y)
+        except torch.linalg.LinAlgError:  # weights that have diverged have no singular values
+            return torch.full((len(x),), torch.nan), torch.full((len(x), len(self.layers)), torch.nan)
+        # Some methods have a parameter that a setting leaves out of the computation: its gradient is zero.
+        gradients = torch.autograd.grad(losses.sum(), self.learned, materialize_grads=True)
+        for parameter, gradient in zip(self.learned, gradients, strict=True):
             # The fused optimizers read memory in order, whatever the strides say.
             parameter.grad = gradient.contiguous()
         norms = self._norms()
@@ -104,14 +109,24 @@ class Team:
         """All nets on the held-out examples."""
         for net in self.nets:
             net.eval()
+        try:
+            with torch.no_grad():
+                return Evaluation(*self._examined())
+        except torch.linalg.LinAlgError:
+            seeds, acts = len(self.memory), len(getattr(self.nets[0], "acts", "1"))
+            return Evaluation(
+                *(torch.full(size, torch.nan) for size in ((seeds,), (seeds,), (seeds, acts), (seeds, acts)))
+            )
+
+    def _examined(self) -> tuple[Tensor, ...]:
         x, y = self.data.held_x, self.data.held_y
-        with torch.no_grad():
-            if self.stacked:
-                found = torch.vmap(self._examine, (0, 0, None, None))(self.parameters, self.buffers, x, y)
-            else:
-                each = [self._examine(*_own(net), x, y, net) for net in self.nets]
-                found = tuple(torch.stack(parts) for parts in zip(*each, strict=True))
-        return Evaluation(*found)
+        if self.stacked:
+            found: tuple[Tensor, ...] = torch.vmap(self._examine, (0, 0, None, None))(
+                self.parameters, self.buffers, x, y
+            )
+            return found
+        each = [self._examine(*_own(net), x, y, net) for net in self.nets]
+        return tuple(torch.stack(parts) for parts in zip(*each, strict=True))
 
     def _losses(self, x: Tensor, y: Tensor) -> Tensor:
         if self.stacked:

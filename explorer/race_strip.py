@@ -1,0 +1,45 @@
+"""A strip on the Race page: final losses over learning rates or batch sizes, one column after the other."""
+
+import numpy as np
+import streamlit as st
+
+from explorer import controls
+from explorer.plot import plot
+from explorer.runner import State
+from explorer.table import table
+from normcore.figures.race import strip
+from normcore.lab.strips import StripResults
+
+
+def show(results: StripResults | None, state: State) -> None:
+    """The picture, who gets furthest, and the numbers."""
+    if results is None or not results.done:
+        st.caption("The first column comes when its races are over.")
+        return
+    mean = np.array([[_mean(cell) for cell in row] for row in results.final])
+    lost = results.lost.sum(-1)
+    knob, names = results.knob.replace("_", " "), [controls.words(value) for value in results.values]
+    best = [
+        f"{label} {np.nanmin(row):.4g} at {names[int(np.nanargmin(row))]}"
+        for label, row in zip(results.labels, mean, strict=True)
+        if np.isfinite(row).any()
+    ]
+    said = f"Best by {knob}: {'; '.join(best)}." if best else "All diverged."
+    plot(
+        strip(mean, lost, len(results.seeds), results.done, results.labels, names, knob),
+        key="strip",
+        alt=f"Final training loss by method and {knob}, {results.done} of {len(names)} done. {said}",
+        height=130 + 56 * len(results.labels),
+    )
+    st.markdown(f"**{said}**")
+    st.caption(
+        f"Mean training loss of the last tenth of the steps, over those of the {len(results.seeds)} seeds that did not "
+        "diverge; ✕ says how many did."
+    )
+    if not state.going:
+        table(results.columns(), key="strip", file=f"race-{results.knob.replace('_', '-')}-strip", height=240)
+
+
+def _mean(cell: np.ndarray) -> float:
+    known = cell[np.isfinite(cell)]
+    return float(known.mean()) if known.size else float("nan")

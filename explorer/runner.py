@@ -1,0 +1,256 @@
+"""Races as the visitors' servants: each in a thread of its own, all of them taking short turns at one processor.
+
+A thread lives only while there is something to compute and somebody looks: the page says so by `beat`, and a race that
+nobody looks at stops within `LEASE` seconds and goes on when somebody does again.
+"""
+
+import atexit
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+from weakref import WeakSet
+
+from explorer.turns import HALL, Hall
+from normcore import NormcoreError
+
+SLICE = 0.02
+"""Seconds of a turn; a step that takes longer is finished."""
+REST = 0.002
+"""Seconds after every turn in which pages are answered first."""
+LEASE = 2.0
+"""Seconds that a race goes on without anybody looking."""
+WALL = 300.0
+"""Seconds of computing that one race may take."""
+SHOWN = 0.15
+"""Seconds from one picture of the results to the next."""
+
+
+class Racing(Protocol):
+    """What a runner runs: an iterator with a length that knows its step and its results so far."""
+
+    step: int
+
+    def __len__(self) -> int: ...
+    def __next__(self) -> Any: ...
+    def results(self) -> Any: ...
+
+
+@dataclass(frozen=True)
+class State:
+    """How a race stands. `phase` is "ready", "waiting", "running", "paused", "finished" or "broken off"."""
+
+    phase: str
+    step: int
+    steps: int
+    place: int = 0
+    sentence: str = ""
+    results: Any = None
+    version: int = 0
+
+    @property
+    def going(self) -> bool:
+        """Whether it goes on by itself."""
+        return self.phase in ("waiting", "running")
+
+
+_EVERY: "WeakSet[Runner]" = WeakSet()
+
+
+class Runner:
+    """One race: made, run, paused and given up from any thread; what it found is read as a whole, whenever."""
+
+    def __init__(
+        self, make: Callable[[], Racing], steps: int, hall: Hall = HALL, wall: float = WALL, lease: float = LEASE
+    ) -> None:
+        self._make, self._hall, self._wall, self._lease = make, hall, wall, lease
+        self._lock = threading.Lock()
+        self._race: Racing | None = None
+        self._thread: threading.Thread | None = None
+        self._wanted = 0  # up to which step it shall go
+        self._speed = 0.0  # steps a second; 0 is as fast as it can
+        self._spent = 0.0
+        self._seen = time.monotonic()
+        self._state = State("ready", 0, steps)
+        self._closed = False
+        _EVERY.add(self)
+
+    def play(self) -> None:
+        """Go on, to the end."""
+        self._go(self._state.steps)
+
+    def advance(self, steps: int = 1) -> None:
+        """Take some steps and pause."""
+        self._go(min(self._state.steps, self._state.step + steps))
+
+    def pause(self) -> None:
+        """Stop after the step that is being made."""
+        with self._lock:
+            self._wanted = 0
+            if self._state.going:
+                self._tell(phase="paused", place=0)
+
+    def set_speed(self, steps_a_second: float) -> None:
+        """Go at most so many steps a second; 0 is as fast as it can."""
+        self._speed = steps_a_second
+
+    def beat(self) -> None:
+        """Say that somebody looks."""
+        with self._lock:
+            self._seen = time.monotonic()
+        if self._wanted > self._state.step and not self.alive:
+            self._go(self._wanted)
+
+    def close(self) -> None:
+        """Give it up for good; what it found stays readable."""
+        with self._lock:
+            self._closed, self._wanted = True, 0
+            if self._state.going:
+                self._tell(phase="paused", place=0)
+
+    def state(self) -> State:
+        """How it stands now."""
+        with self._lock:
+            if self._state.going:
+                place = self._hall.place(self)
+                self._tell(phase="waiting" if place else "running", place=place)
+            return self._state
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has a thread."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def join(self, seconds: float) -> None:
+        """Wait until its thread is gone."""
+        if self._thread is not None:
+            self._thread.join(seconds)
+
+    def _go(self, wanted: int) -> None:
+        with self._lock:
+            if self._closed or self._state.phase in ("finished", "broken off"):
+                return
+            self._wanted, self._seen = wanted, time.monotonic()
+            self._tell(phase="running")
+            if not self.alive:
+                self._thread = threading.Thread(target=self._run, name="race", daemon=True)
+                self._hall.enter(self)
+                self._thread.start()
+
+    def _going(self) -> bool:
+        """Whether another step is wanted and somebody waits for it."""
+        return self._wanted > self._state.step and time.monotonic() - self._seen < self._lease
+
+    def _run(self) -> None:
+        """The thread: turn after turn, while it shall go on."""
+        ended = False
+        try:
+            for step in self._turns():
+                if step >= self._state.steps:
+                    self._set(phase="finished")
+                elif self._spent > self._wall:
+                    self._break_off(_over(self._wall, step, self._state.steps))
+            ended = True
+        except NormcoreError as error:
+            self._break_off(f"{error}.")
+            ended = True
+        finally:
+            # Whatever else went wrong goes on to the log by itself; the visitor gets a sentence.
+            if not ended:
+                self._break_off(f"The race broke off at step {self._state.step:,}: the computation failed there.")
+            self._hall.leave(self)
+            self._again()
+
+    def _turns(self) -> Iterator[int]:
+        """Makes the race if there is none yet, takes turns, and tells the step after each."""
+        shown, due = 0.0, time.monotonic()
+        while self._going() and self._state.phase not in ("finished", "broken off"):
+            if not self._hall.turn(self, self._going):
+                return
+            begun = time.monotonic()
+            try:
+                if self._race is None:
+                    self._race = self._make()
+                race = self._race
+                while self._going() and time.monotonic() - begun < SLICE and time.monotonic() >= due:
+                    next(race)
+                    due = max(due, begun) + (1 / self._speed if self._speed else 0.0)
+                    with self._lock:
+                        self._state = replace(self._state, step=race.step)
+                last = race.step >= self._wanted or not self._going()
+                if race.step and (last or begun - shown > SHOWN):
+                    shown = begun
+                    self._set(results=race.results())
+            finally:
+                self._spent += time.monotonic() - begun
+                self._hall.done(self)
+            yield race.step
+            time.sleep(max(REST, min(0.05, due - time.monotonic())))
+
+    def _again(self) -> None:
+        """What was asked for while the thread was ending is begun again; what was not, is paused."""
+        with self._lock:
+            self._thread = None
+            again = self._going() and self._state.phase not in ("finished", "broken off")
+            if not again and self._state.going and self._wanted <= self._state.step:
+                self._tell(phase="paused", place=0)
+        if again:
+            self._go(self._wanted)
+
+    def _break_off(self, sentence: str) -> None:
+        """It does not go on; what it found stays."""
+        found = self._race.results() if self._race is not None and self._race.step else self._state.results
+        self._set(phase="broken off", sentence=sentence, results=found)
+
+    def _set(self, **changes: Any) -> None:
+        with self._lock:
+            self._tell(**changes)
+
+    def _tell(self, **changes: Any) -> None:
+        """A new state, told whole; the lock is held."""
+        self._state = replace(self._state, **changes, version=self._state.version + 1)
+
+
+@atexit.register
+def _end() -> None:
+    """A thread that still computes while Python ends would bring it down with a crash."""
+    for runner in list(_EVERY):
+        runner.close()
+        runner.join(1.0)
+
+
+def _over(wall: float, step: int, steps: int) -> str:
+    return (
+        f"The race was stopped at step {step:,} of {steps:,}: it had computed for {wall:g} seconds, the most that one "
+        "race gets. Fewer steps, seeds or contestants would fit."
+    )
+
+
+class Desk:
+    """What one visitor has on a server: the race at hand, and finished ones that are kept behind it."""
+
+    MOST = 3
+
+    def __init__(self) -> None:
+        self.runner: Runner | None = None
+        self.made_from = ""
+        self.kept: list[tuple[str, Any]] = []
+        self.number = 0
+
+    def begin(self, made_from: str, make: Callable[[], Racing], steps: int) -> Runner:
+        """Put a new race in the place of the one before, which ends."""
+        if self.runner is not None:
+            self.runner.close()
+        self.runner, self.made_from = Runner(make, steps), made_from
+        return self.runner
+
+    def keep(self, name: str, results: Any) -> None:
+        """Keep what was found; the oldest goes when there are too many."""
+        others = [(known, old) for known, old in self.kept if known != name]
+        self.kept = [*others[1 - self.MOST :], (name, results)]
+
+    def close(self) -> None:
+        """The visitor has gone."""
+        if self.runner is not None:
+            self.runner.close()

@@ -1,0 +1,246 @@
+"""The Race page by its links: set up, run, stopped, changed, kept, taken along; and what cannot be raced."""
+
+import csv
+import io
+import json
+import time
+from base64 import b64decode
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from streamlit.testing.v1 import AppTest
+
+from explorer import race_setup, race_view, turns
+from explorer.runner import Desk
+from explorer.table import as_csv
+from normcore import NormcoreError
+from normcore.lab.nets import MODELS
+from normcore.lab.race import Race
+from normcore.lab.tasks import TASKS
+
+ROOT = Path(__file__).parents[2]
+SMALL = {"steps": "50", "seeds": "2", "batch": "16", "width": "8"}
+TABS = ("Curves", "Difference", "Held out", "Gradients", "Activations", "Numbers")
+
+
+@pytest.fixture(autouse=True)
+def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    """One thread for torch, as on the server; a desk for each test, for all tests are one session to Streamlit."""
+    before, mine = torch.get_num_threads(), Desk()
+    torch.set_num_threads(1)
+    monkeypatch.setattr(race_view, "desk", lambda: mine)
+    yield mine
+    mine.close()
+    torch.set_num_threads(before)
+
+
+def race_page(**params: Any) -> AppTest:
+    page = AppTest.from_file(str(ROOT / "explorer/frame.py"), default_timeout=60)
+    for key, value in (SMALL | params).items():
+        page.query_params[key] = value
+    page.run()
+    page.switch_page(str(ROOT / "pages/race.py")).run()
+    assert not page.exception, page.exception
+    return page
+
+
+def finish(page: AppTest) -> AppTest:
+    """Start the race and look at it until it is over."""
+    page.button(key="go").click().run()
+    deadline = time.monotonic() + 60
+    while "Pause" in [button.label for button in page.button]:
+        assert time.monotonic() < deadline, "the race does not end"
+        time.sleep(0.05)
+        page.run()
+        assert not page.exception, page.exception
+    return page
+
+
+def pictures(page: AppTest) -> dict[str, dict[str, Any]]:
+    """The figures by the first words of their descriptions."""
+    sent = [json.loads(component.proto.json) for component in page.get("bidi_component")]
+    return {one["alt"]: json.loads(one["figure"]) for one in sent}
+
+
+def picture(page: AppTest, start: str) -> tuple[str, dict[str, Any]]:
+    return next((alt, figure) for alt, figure in pictures(page).items() if alt.startswith(start))
+
+
+def said(page: AppTest) -> str:
+    return " ".join(element.value for element in [*page.markdown, *page.caption, *page.warning])
+
+
+def drawn(values: Any) -> np.ndarray:
+    if isinstance(values, dict):
+        return np.frombuffer(b64decode(values["bdata"]), dtype=values["dtype"]).astype(float)
+    return np.array(values, dtype=float)
+
+
+def test_before_the_start_the_page_says_what_will_be_raced() -> None:
+    page = race_page()
+    assert page.title[0].value == "Which one trains better?"
+    assert "3 contestants × 2 seeds × 50 steps × 122 parameters" in said(page)
+    alt, _ = picture(page, "Training loss")
+    assert "BatchNorm, LayerNorm, GroupNorm: nothing yet" in alt
+    assert not page.warning
+
+
+def test_a_race_runs_to_its_end_and_the_page_agrees_with_the_engine() -> None:
+    page = finish(race_page(seed="3"))
+    race = Race(
+        contestants=["batch_norm", "layer_norm", ("group_norm", {"num_groups": 2})],
+        seeds=(3, 4),
+        steps=50,
+        batch_size=16,
+        width=8,
+    )
+    list(race)
+    rows = race.results().summary()
+    alt, figure = picture(page, "Mean training loss")
+    for row, name in zip(rows, ("BatchNorm", "LayerNorm", "GroupNorm"), strict=True):
+        assert f"{name} {row.final:.4g}" in alt
+    verdict = race.results().verdict()[0].replace("layer_norm", "LayerNorm").replace("batch_norm", "BatchNorm")
+    assert verdict in said(page)
+    assert page.button(key="go").disabled
+    assert [drawn(bar["x"])[0] for bar in figure["data"]] == pytest.approx(sorted(row.final for row in rows))
+
+
+@pytest.mark.parametrize("tab", TABS)
+def test_every_tab_shows_the_finished_race(tab: str) -> None:
+    page = finish(race_page(show=tab))
+    figures = {"Held out": 2, "Activations": 2, "Numbers": 0}.get(tab, 1)
+    assert len(pictures(page)) == figures + 1  # and the standings
+    assert all("step" in alt or "loss" in alt for alt in pictures(page))
+    if tab == "Difference":
+        assert "less that of BatchNorm" in picture(page, "Loss less")[0]
+
+
+def test_the_table_is_the_curves_as_drawn() -> None:
+    page = finish(race_page(smooth="0.5", over="epoch"))
+    _, figure = picture(page, "Training loss")
+    traces = {trace["name"]: trace for trace in figure["data"] if "name" in trace}
+    other = race_page(smooth="0.5", over="epoch", show="Numbers")  # the same visitor comes back to the same race
+    frame = other.dataframe[1].value
+    text = as_csv({name: frame[name].tolist() for name in frame})
+    rows = list(csv.DictReader(io.StringIO(text)))
+    for name, trace in traces.items():
+        mine = [row for row in rows if row["contestant"] == name]
+        np.testing.assert_array_equal(drawn(trace["y"]), [float(row["mean training loss"]) for row in mine])
+        np.testing.assert_array_equal(drawn(trace["x"]), [float(row["epoch"]) for row in mine])
+
+
+def test_single_steps_reset_and_a_change_of_the_setup(desk: Desk) -> None:
+    page = race_page()
+    for _ in range(2):
+        page.button(key="one").click().run()
+        assert desk.runner is not None
+        desk.runner.join(10)
+        page.run()
+    assert "up to step 1," in picture(page, "Training loss")[0]
+    assert page.button(key="go").label == "Go on"
+    page.select_slider(key="batch").set_value(32).run()
+    assert page.button(key="go").label == "Start"
+    assert "Below is the race before your change" in said(page)
+    page.button(key="reset").click().run()
+    assert "nothing yet" in picture(page, "Training loss")[0]
+
+
+def test_a_kept_race_stays_gray_behind_the_next() -> None:
+    page = finish(race_page(racer=["batch_norm", "none"]))
+    page.button(key="keep").click().run()
+    assert page.button(key="keep").disabled
+    page.select_slider(key="rate").set_value(0.01).run()
+    finish(page)
+    _, figure = picture(page, "Training loss")
+    assert [t["name"] for t in figure["data"] if t.get("legendgroup") == "race 1"] == ["race 1", "race 1"]
+    page.button(key="forget").click().run()
+    assert "race 1" not in json.dumps(picture(page, "Training loss")[1])
+
+
+def test_methods_race_with_themselves_under_other_settings() -> None:
+    page = finish(race_page(racer=["batch_norm"], vary="batch sizes", batch_sizes=["16", "64"]))
+    alt, _ = picture(page, "Mean training loss")
+    assert "BatchNorm, batch size 16" in alt
+    assert "BatchNorm, batch size 64" in alt
+    many = race_page(vary="activations", activations=["relu", "tanh", "gelu"])
+    assert "9 combinations were asked for; the first 5 race" in said(many)
+
+
+@pytest.mark.parametrize(
+    ("link", "words"),
+    [
+        ({"racer": ["foo"]}, "'foo'"),
+        ({"batch": "63"}, "batch=63"),
+        ({"task": "chess"}, "task=chess"),
+        ({"rate": "nan"}, "rate=nan"),
+        ({"seed": "-4"}, "seed=-4"),
+        ({"steps": "1e9"}, "steps=1e9"),
+        ({"model": "CNN"}, "model=CNN"),
+    ],
+)
+def test_a_bad_link_falls_back_with_one_sentence(link: dict[str, Any], words: str) -> None:
+    page = race_page(**link)
+    (warning,) = page.warning
+    assert words in warning.value
+    assert not page.button(key="go").disabled
+
+
+def test_what_goes_wrong_on_the_way_is_said_and_the_curves_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Race.__next__
+
+    def stumble(race: Race) -> Any:
+        if race.step == 30:
+            raise NormcoreError("race: thirty steps are enough; try fewer")
+        return step(race)
+
+    monkeypatch.setattr(Race, "__next__", stumble)
+    page = finish(race_page())
+    (warning,) = page.warning
+    assert warning.value == "race: thirty steps are enough; try fewer."
+    assert "up to step 29" in picture(page, "Training loss")[0]
+    page.select_slider(key="batch").set_value(8).run()
+    assert not page.button(key="go").disabled
+
+
+def test_a_race_that_waits_says_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = race_page()
+    monkeypatch.setattr(turns.HALL, "seats", 0)
+    page.button(key="go").click().run()
+    (progress,) = page.get("progress")
+    assert "0 wait before yours: it is number 1 in line" in progress.proto.text
+    page.button(key="go").click().run()
+    assert page.button(key="go").label == "Go on"
+
+
+def test_a_race_that_is_too_large_is_refused_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = finish(race_page())
+    monkeypatch.setattr(race_setup, "HEAVIEST", 10_000)
+    page.select_slider(key="batch").set_value(32).run()
+    assert "times as much as fits" in said(page)
+    assert page.button(key="go").disabled and page.button(key="one").disabled
+    assert "up to step 49" in picture(page, "Training loss")[0]
+
+
+@pytest.mark.parametrize(("knob", "best"), [("learning rates", "learning rate"), ("batch sizes", "batch size")])
+def test_a_strip_fills_column_by_column_and_keeps_its_numbers(knob: str, best: str) -> None:
+    page = finish(race_page(vary=f"strip of {knob}", racer=["batch_norm", "none"], seeds="1"))
+    alt, figure = picture(page, "Final training loss")
+    assert f"method and {best}, 9 of 9 done. Best by {best}: BatchNorm" in alt
+    frame = page.dataframe[0].value
+    assert len(frame) == 2 * 9
+    losses = frame["final loss"].to_numpy().reshape(9, 2).T
+    sent = drawn(figure["data"][0]["z"]).reshape(2, 9)
+    shown = 10**sent if np.nanmax(losses) > 10 * np.nanmin(losses) else sent
+    np.testing.assert_allclose(shown[np.isfinite(losses)], losses[np.isfinite(losses)])
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_and_task_can_be_set_up(model: str) -> None:
+    for task in [task for task in TASKS.values() if task.kind in MODELS[model].kinds]:
+        page = race_page(task=task.name, model=MODELS[model].name)
+        assert not page.warning
+        assert "parameters" in said(page)
