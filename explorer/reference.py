@@ -1,8 +1,8 @@
-"""What the catalogue says of a method, all of it read off its spec or measured: cards, tables, citations."""
+"""What the page of a method says of it, all of it read off its spec or measured: words, tables, citations."""
 
 import inspect
 import json
-from base64 import b64encode
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from html import escape
@@ -11,43 +11,22 @@ from typing import Any
 
 import streamlit as st
 
+from explorer import ways
 from explorer.compute import changed
-from normcore import METHODS, describe, formula, snippet
+from normcore import METHODS, describe, formula, legend, snippet
 from normcore.core import LETTERS, Divides, Method, Param, axis_sizes
-from normcore.figures.regions import region_blocks
-from normcore.figures.thumbnail import thumbnail
+from normcore.lab.used import statistics
 
 MEASURED = Path(__file__).parent / "measured"
-SMALL = {"n": 4, "c": 4, "t": 3, "l": 3, "d": 2, "h": 2, "w": 2, "o": 4, "i": 3}
 SIZES = {"n": 4, "c": 6, "t": 5, "l": 6, "d": 3, "h": 3, "w": 3, "o": 6, "i": 4}
 PREFERRED = ("image", "tokens", "conv2d", "vector")
+PACKAGES = "chainer equinox flax haiku jax keras numpy onnx onnxruntime optax scipy tensorflow timm torch transformers"
+"""How the names of oracles begin that are somebody else's code; the others are formulas and loops written out."""
 
 
 def layout_of(method: Method) -> str:
     """The layout in which a method is shown when nobody says otherwise."""
     return next((layout for layout in PREFERRED if layout in method.layouts), method.layouts[0])
-
-
-def found(words: str, kinds: Sequence[str]) -> list[Method]:
-    """The methods of these kinds in whose name, key, authors, title or purpose every word occurs."""
-    wanted = words.lower().split()
-
-    def fits(method: Method) -> bool:
-        text = " ".join((method.key, method.name, method.paper.authors, method.paper.title, method.why)).lower()
-        return all(word in f"{text} {method.paper.year} {method.paper.arxiv}" for word in wanted)
-
-    return [method for method in METHODS.values() if describe.kind(method) in kinds and fits(method)]
-
-
-@st.cache_data(max_entries=256, show_spinner=False)
-def drawing(key: str) -> str:
-    """A method's regions as a small SVG, in base 64."""
-    method = METHODS[key]
-    layout = layout_of(method)
-    shape = tuple(SMALL[letter] for letter in LETTERS[layout])
-    bounds = method.bound(shape, layout, **fitting(method, shape, layout))
-    drawn = thumbnail(region_blocks(shape, LETTERS[layout], bounds, stored=bool(method.state)))
-    return b64encode(drawn.encode()).decode()
 
 
 def fitting(method: Method, shape: Sequence[int], layout: str) -> dict[str, Any]:
@@ -57,13 +36,10 @@ def fitting(method: Method, shape: Sequence[int], layout: str) -> dict[str, Any]
     return {p.name: p.domain.samples(sizes)[-1] for p in splits if p.default not in p.domain.samples(sizes)}
 
 
-def card(method: Method) -> None:
-    """A method as a picture, a link and a line."""
-    with st.container(border=True, height="stretch", gap="small"):
-        # As an image, for Streamlit takes drawings out of HTML.
-        st.html(f'<img class="thumbnail" alt="" src="data:image/svg+xml;base64,{drawing(method.key)}">')
-        st.page_link("../pages/method.py", label=f"**{method.name}**", query_params={"key": method.key})
-        st.caption(f"{method.paper.year} · {first_sentence(method)}")
+def used(method: Method, layout: str) -> tuple[str, ...]:
+    """The names of the statistics that a method uses in training, as it is shown."""
+    shape = tuple(describe_sizes(layout).values())
+    return statistics(method, shape, layout, fitting(method, shape, layout))
 
 
 def first_sentence(method: Method) -> str:
@@ -89,8 +65,14 @@ def parameters(method: Method) -> None:
 def layer_tensors(method: Method) -> None:
     """What a layer learns, remembers, and takes beside its input."""
     words = {"learned": method.affine, "remembered": method.state, "comes with the input": method.context}
+    settings = {param.name: param.default for param in method.params}
     rows = [
-        (f"`{name}`", kind, f"`({slot.axes.strip()})`", "" if callable(slot.init) else f"{slot.init}")
+        (
+            f"`{name}`",
+            kind,
+            f"`({slot.axes.strip()})`",
+            legend.start(slot, settings) if slots is not method.context else "",
+        )
         for kind, slots in words.items()
         for name, slot in slots.items()
     ]
@@ -112,18 +94,11 @@ def modes(method: Method) -> str:
     )
 
 
-def equalities(method: Method) -> list[str]:
-    """When the method equals another one, a sentence each."""
-    said = []
-    for identity in method.equals:
-        sizes = [f"{axis}={size}" for axis, size in identity.sizes.items()]
-        here = ", ".join([*sizes, *(f"{name}={value}" for name, value in identity.settings.items())])
-        there = ", ".join(f"{name}={value}" for name, value in identity.other_settings.items())
-        other = METHODS[identity.other]
-        where = f" on {', '.join(identity.layouts)} tensors" if identity.layouts else ""
-        start, end = f"With `{here}` it" if here else "It", f" with `{there}`" if there else ""
-        said.append(f"{start} equals **{other.name}**{end}{where}.")
-    return said
+def equalities(method: Method) -> None:
+    """When the method equals another one, a sentence each, and links to the others."""
+    for sentence in describe.equalities(method) or ["No identity with another method is declared."]:
+        st.markdown(sentence)
+    ways.links("See", [METHODS[key] for key in dict.fromkeys(identity.other for identity in method.equals)])
 
 
 def invariances(method: Method, layout: str) -> None:
@@ -134,7 +109,13 @@ def invariances(method: Method, layout: str) -> None:
         for change in changed(method.key, layout, tuple(fitting(method, shape, layout).items()))
     ]
     st.markdown(_table(("What is done to the input", "The output", "Largest change, of the largest value"), rows))
-    st.caption("Measured just now, in float64, in training, with gain 1 and bias 0. What is left where it stays is ε.")
+    how = ["in float64"]
+    how += ["in training, on a new layer's first batch"] if method.state and method.family == "activation" else []
+    how += ["with gain 1 and bias 0"] if method.affine else []
+    left = (
+        " What is left where it stays is ε." if method.default("eps") and any(row[1] == "stays" for row in rows) else ""
+    )
+    st.caption(f"Measured just now, {', '.join(how)}, on inputs of several sizes where that could matter.{left}")
 
 
 def describe_sizes(layout: str) -> dict[str, int]:
@@ -150,16 +131,29 @@ def measured(name: str) -> Mapping[str, Any]:
     return content
 
 
+def by_package(oracle: str) -> bool:
+    """Whether an oracle is code of another package, and not a formula or a loop written out for the purpose."""
+    return bool(re.match(rf"({PACKAGES.replace(' ', '|')})\b", oracle)) and "formula" not in oracle
+
+
 def oracles(method: Method) -> None:
     """Who checked the method, and the largest difference found."""
     checked = measured("oracles").get(method.key, {})
     if not checked:
-        st.markdown("Laws only: nobody else has it, so that it is held against its own declarations alone.")
+        st.markdown("Laws only: it is held against its own declarations alone.")
         return
-    st.markdown(
-        _table(("Checked against", "Largest difference"), [(w, f"{d:.1g}") for w, d in sorted(checked.items())])
-    )
+    if not any(map(by_package, checked)):
+        st.markdown(
+            "Formula only: no other package was at hand, so it is held against what its source says, written out."
+        )
+    rows = [(w, f"{d:.1g}") for w, d in sorted(checked.items(), key=lambda item: (not by_package(item[0]), item[0]))]
+    st.markdown(_table(("Checked against", "Largest difference"), rows))
     st.caption("Values and gradients, in float64 unless the other side computes in float32. From `make oracles`.")
+
+
+def has_cost(method: Method) -> bool:
+    """Whether the cost of the method has been measured."""
+    return bool(measured("costs").get(method.key))
 
 
 def cost(method: Method) -> None:
@@ -178,7 +172,7 @@ def equivalent(method: Method, library: str, shape: Sequence[int], layout: str, 
         st.caption("Not known to be there; the PyTorch form translates line by line.")
         return
     st.code(code, language="python")
-    if method.state:
+    if "momentum" in code:
         st.caption("Momentum is the weight of the old value there, and of the new one in PyTorch and here.")
 
 
@@ -200,10 +194,22 @@ def source(method: Method) -> str:
 
 
 def written(method: Method, layout: str) -> str:
-    """The formula in symbols, for the default settings."""
+    """The formula in symbols, with what a layer learns, for the default settings and the statistics that they use."""
+    return rf"y = {formula.learned(method, complete(method, layout), used(method, layout))}"
+
+
+def symbols(method: Method, layout: str) -> str:
+    """What the symbols of that formula stand for, and what a new layer is."""
+    shape = tuple(describe_sizes(layout).values())
+    said = legend.legend(method, complete(method, layout), used(method, layout))
+    first = legend.beginning(method, shape, layout, **fitting(method, shape, layout))
+    return " ".join(part for part in (f"{'; '.join(said)}." if said else "", first) if part)
+
+
+def complete(method: Method, layout: str) -> dict[str, Any]:
+    """All settings of a method as it is shown."""
     sizes = describe_sizes(layout)
-    complete = method.settings(fitting(method, tuple(sizes.values()), layout), sizes)
-    return rf"y = {formula.symbolic(method, complete)}"
+    return method.settings(fitting(method, tuple(sizes.values()), layout), sizes)
 
 
 def _range(param: Param) -> str:

@@ -18,6 +18,7 @@ from normcore.core import (
     counts,
     plural,
 )
+from normcore.legend import learns, listed
 from normcore.registry import METHODS
 
 KINDS = (
@@ -108,6 +109,51 @@ def coincidences(norm: Method, shape: Sequence[int], layout: str, training: bool
         return []
     said = [_sentence(norm, i, shape, layout, complete) for i in norm.equals if i.holds(layout, sizes, complete)]
     return said + [_elsewhere(norm, i, layout, complete, sizes) for i in norm.equals if _misleads(i, layout, complete)]
+
+
+def equalities(norm: Method) -> list[str]:
+    """What the method declares to equal, and under which conditions, a sentence each."""
+    return [_equality(norm, identity, METHODS[identity.other]) for identity in norm.equals]
+
+
+def _equality(norm: Method, identity: Identity, other: Method) -> str:
+    here = [f"`{name}={value}`" for name, value in {**identity.sizes, **identity.settings}.items()]
+    here += [f"no {name}" for name in norm.context if name not in other.context]
+    there = [f"`{name}={value}`" for name, value in identity.other_settings.items()]
+    start = f"With {listed(here)} it" if here else "It"
+    end = f" with {listed(there)}" if there else ""
+    where = f" on {listed(identity.layouts)} tensors" if identity.layouts else ""
+    when = ", in training" if _only_in_training(norm, identity, other) else ""
+    mine, theirs = (learns(method, _defaults(method)) for method in (norm, other))
+    up_to = f", up to what is learned: {mine} here, {theirs} there" if mine != theirs else ""
+    if mine == theirs and norm.affine != other.affine:
+        up_to = ", with what is learned set alike: a new layer starts otherwise there"
+    unlike = [
+        f"`{name}` is {value!r} here and {other.default(name)!r} there"
+        for name, value in _defaults(norm).items()
+        if name in _defaults(other) and name not in {*identity.settings, *identity.other_settings, *PAST}
+        if value != other.default(name)
+    ]
+    alike = f" The defaults differ, so set them alike: {listed(unlike)}." if unlike else ""
+    return f"{start} equals **{other.name}**{end}{where}{when}{up_to}.{alike}"
+
+
+PAST = ("momentum", "track_running_stats")
+"""The settings of what is remembered, which no output in training depends on."""
+
+
+def _only_in_training(norm: Method, identity: Identity, other: Method) -> bool:
+    """Whether in evaluation the two use statistics of unlike pasts."""
+    pasts = []
+    for method, fixed in ((norm, identity.settings), (other, identity.other_settings)):
+        settings = {**_defaults(method), **fixed}
+        tracks = bool(method.state) and settings.get("track_running_stats", True)
+        pasts.append((settings.get("momentum"), sorted(method.state)) if tracks else None)
+    return pasts[0] != pasts[1]
+
+
+def _defaults(norm: Method) -> dict[str, Any]:
+    return {param.name: param.default for param in norm.params}
 
 
 def _misleads(identity: Identity, layout: str, settings: Mapping[str, Any]) -> bool:

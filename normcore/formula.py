@@ -26,12 +26,12 @@ SYMBOLS = {
     "mixed_mean": r"\bar\mu",
     "mixed_var": r"\bar\sigma^2",
     "mean_square": r"\overline{INPUT^2}",
-    "window_mean_square": r"\overline{INPUT^2}",
-    "window_mean": r"\mu",
-    "window_var": r"\sigma^2",
-    "window_deviation": r"\sigma",
-    "sample_deviation": r"\bar\sigma",
-    "part_mean_square": r"\overline{INPUT^2}",
+    "window_mean_square": r"\overline{INPUT^2}_{\mathrm{window}}",
+    "window_mean": r"\mu_{\mathrm{window}}",
+    "window_var": r"\sigma_{\mathrm{window}}^2",
+    "window_deviation": r"\sigma_{\mathrm{window}}",
+    "sample_deviation": r"\overline{\sigma_{\mathrm{window}}}",
+    "part_mean_square": r"\overline{INPUT^2}_{\mathrm{part}}",
     "channel_mean": r"\mu",
     "channel_var": r"\sigma^2",
     "instance_mean": r"\mu_{nc}",
@@ -73,6 +73,8 @@ SYMBOLS = {
     "k": "k",
     "sigma": "s",
     "floor": r"\tau",
+    "weight": r"\gamma",
+    "tau": r"\tau",
 }
 MEANINGS = {
     "mean": "mean of the region",
@@ -136,16 +138,57 @@ KINDS = {
     "top_deviation": ("top_deviation", "running_deviation"),
 }
 
+INSIDE = {
+    "filter_response_norm": ((r"\max(", r"\max(<weight> \cdot "), (", 0)", " + <bias>, <tau>)")),
+    "adaptive_group_norm": (
+        (r"\frac", r"\left(<weight> \cdot \frac"),
+        ("<eps>}} + ", r"<eps>}} + <bias>\right) + "),
+    ),
+    "global_response_norm": ((r"<x> \cdot", r"<weight> \cdot <x> \cdot"), (" + <x>", " + <bias> + <x>")),
+    "evo_norm_b0": ((", <x>", r", <v> \cdot <x>"),),
+    "evo_norm_s0": (("e^{-<x>}", r"e^{-<v> \cdot <x>}"),),
+}
+"""Where what a layer learns stands inside a formula, as replacements in it; elsewhere gain and bias come last."""
+
 
 def symbolic(method: Method, settings: Mapping[str, Any], statistics: Sequence[str] = ()) -> str:
     """The method's formula in symbols, as LaTeX; `statistics` names those that were used."""
-    return _fill(method, settings, statistics, lambda name: symbol(method, name))
+    return _fill(template(method, settings), statistics, lambda name: symbol(method, name))
+
+
+def learned(method: Method, settings: Mapping[str, Any], statistics: Sequence[str] = ()) -> str:
+    """The same with what a layer learns in it, such as the gain and the bias that follow."""
+    return _fill(with_learned(method, settings), statistics, lambda name: symbol(method, name))
 
 
 def with_numbers(method: Method, settings: Mapping[str, Any], numbers: Mapping[str, float]) -> str:
     """The same formula with numbers in place of symbols; `numbers` has the input `x` and the statistics."""
     known = {name: value for name, value in settings.items() if isinstance(value, int | float)} | dict(numbers)
-    return _fill(method, settings, tuple(numbers), lambda name: number(known[name]))
+    return _fill(template(method, settings), tuple(numbers), lambda name: number(known[name]))
+
+
+def template(method: Method, settings: Mapping[str, Any]) -> str:
+    """The formula with ``<name>`` for the input, the statistics and the settings."""
+    return method.formula if isinstance(method.formula, str) else method.formula(settings)
+
+
+def with_learned(method: Method, settings: Mapping[str, Any]) -> str:
+    """The formula with ``<name>`` for what a layer learns, or was given when it was frozen, as well."""
+    formula = template(method, settings)
+    for plain, full in INSIDE.get(method.key, ()):
+        formula = formula.replace(plain, full)
+    slots = {**method.affine, **method.state}
+    gain = next((name for name in ("weight", "gain") if name in slots), None)
+    if gain and "<weight>" not in formula and "<gain>" not in formula:
+        factor = "(<weight_offset> + <weight>)" if settings.get("weight_offset") else f"<{gain}>"
+        formula = rf"{factor} \cdot " + (rf"\left({formula}\right)" if _is_sum(formula) else formula)
+    return f"{formula} + <bias>" if "bias" in slots and "<bias>" not in formula else formula
+
+
+def names(method: Method, settings: Mapping[str, Any], statistics: Sequence[str] = ()) -> list[str]:
+    """What stands in the formula with what is learned: the names of its symbols, each once."""
+    found = re.findall(r"<(\w+)>", with_learned(method, settings))
+    return list(dict.fromkeys(_used(name, statistics) for name in found))
 
 
 def symbol(method: Method, name: str) -> str:
@@ -170,13 +213,22 @@ def number(value: float, digits: int = 6) -> str:
     return rf"{factor}10^{{{int(power)}}}"
 
 
-def _fill(method: Method, settings: Mapping[str, Any], statistics: Sequence[str], write: Callable[[str], str]) -> str:
-    formula = method.formula if isinstance(method.formula, str) else method.formula(settings)
-
+def _fill(formula: str, statistics: Sequence[str], write: Callable[[str], str]) -> str:
     def fill(match: re.Match[str]) -> str:
-        name = match[1]
-        text = write(next((kind for kind in KINDS.get(name, ()) if kind in statistics), name))
+        text = write(_used(match[1], statistics))
         first = formula[: match.start()].rstrip().endswith(("{", "(")) or match.start() == 0
         return f"({text})" if text.startswith("-") and not first else text
 
     return re.sub(r"<(\w+)>", fill, formula)
+
+
+def _used(name: str, statistics: Sequence[str]) -> str:
+    """The statistic that was used where a formula names a kind of it."""
+    return next((kind for kind in KINDS.get(name, ()) if kind in statistics), name)
+
+
+def _is_sum(formula: str) -> bool:
+    """Whether something is added or subtracted outside all brackets, so that a factor before it needs one."""
+    while (inner := re.sub(r"\{[^{}]*\}|\([^()]*\)", "", formula)) != formula:
+        formula = inner
+    return " + " in formula or " - " in formula

@@ -2,24 +2,23 @@
 
 import streamlit as st
 
-from explorer import controls, reference
+from explorer import controls, reference, ways
 from explorer.region_view import View, hero
-from normcore import METHODS, diagnose, snippet
+from normcore import diagnose, snippet
 from normcore.core import LETTERS
 
 controls.begin()
 with st.sidebar:
-    key = controls.pick("Method", list(METHODS), "key", "batch_norm")
-    method = METHODS[key]
+    method, wrong = ways.chosen()
     layout = controls.pick("Layout", list(method.layouts), "layout", reference.layout_of(method))
     st.caption(f"axes ({' '.join(LETTERS[layout])})")
     st.page_link("../pages/catalogue.py", label="All methods", icon=":material/grid_view:")
     if method.family != "gradient":
-        chosen = {"layout": layout, "method" if method.family == "activation" else "weight_method": [key]}
+        chosen = {"layout": layout, "method" if method.family == "activation" else "weight_method": [method.key]}
         st.page_link(
             "../pages/regions.py", label="On a tensor of your own", icon=":material/view_in_ar:", query_params=chosen
         )
-for sentence in controls.notices():
+for sentence in [*([wrong] if wrong else []), *controls.notices()]:
     st.warning(sentence, icon=":material/info:")
 
 paper = method.paper
@@ -33,13 +32,16 @@ with words:
     st.markdown(f"**What it does.** {reference.first_sentence(method)}")
     st.markdown(f"**Why.** {method.why}")
     st.latex(reference.written(method, layout))
+    st.caption(reference.symbols(method, layout))
     if reference.explanation(method):
         st.markdown(reference.explanation(method))
     st.markdown(reference.modes(method))
 with picture:
     hero(method, View(shape, layout, True, None, False, False), settings)
-    for finding in diagnose(key, shape, layout, **settings):
+    for finding in diagnose(method.key, shape, layout, **settings):
         st.warning(f"{finding.sentence} {finding.remedy}", icon=":material/warning:")
+    for title, others in zip(("It answers", "Answered by"), ways.relatives(method), strict=True):
+        ways.links(title, others)
 
 st.subheader("Settings and tensors")
 left, right = st.columns(2, gap="large")
@@ -48,20 +50,18 @@ with left:
 with right:
     reference.layer_tensors(method)
 
-st.subheader("What it equals, and what it does not feel")
 left, right = st.columns(2, gap="large")
 with left:
-    for sentence in reference.equalities(method) or ["No identity with another method is declared."]:
-        st.markdown(sentence)
-with right:
-    reference.invariances(method, layout)
-
-st.subheader("Who checked it, and what it costs")
-left, right = st.columns(2, gap="large")
-with left:
+    st.subheader("What it equals")
+    reference.equalities(method)
+    st.subheader("Who checked it")
     reference.oracles(method)
+    if reference.has_cost(method):
+        st.subheader("What it costs")
+        reference.cost(method)
 with right:
-    reference.cost(method)
+    st.subheader("What moves it, and what does not")
+    reference.invariances(method, layout)
 
 st.subheader("Code")
 names = ["normcore", "PyTorch", "Keras", "JAX (Flax)", "Source", "Citation"]
@@ -77,3 +77,8 @@ with file:
     st.code(reference.source(method), language="python")
 with cite:
     st.code(reference.citation(method), language="bibtex")
+
+with st.container(horizontal=True, horizontal_alignment="distribute"):
+    for other, icon in zip(ways.neighbors(method), ("back", "forward"), strict=True):
+        if other:
+            ways.page_link(other, icon=f":material/arrow_{icon}:")

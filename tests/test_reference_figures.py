@@ -12,6 +12,7 @@ from normcore.describe import KINDS, kind
 from normcore.figures import theme
 from normcore.figures.blocks import figure
 from normcore.figures.regions import region_blocks
+from normcore.figures.routes import Name, route
 from normcore.figures.thumbnail import thumbnail
 from normcore.figures.tree import Entry, family_tree
 from normcore.lab.invariance import changes
@@ -67,13 +68,39 @@ def test_the_tree_keeps_names_apart_and_joins_what_builds_on_what() -> None:
         Entry("c", "Gamma", 2020, "two", ("b", "unknown"), "third " * 30),
     ]
     tree, keys = family_tree(entries, ["one", "two"])
-    lines, points = tree.data
+    *lines, arrows, points = tree.data
     assert keys == ["a", "b", "c"]
     places = dict(zip(keys, zip(points.x, points.y, strict=True), strict=True))
     assert places["a"][0] == places["b"][0] == 2015
     assert places["a"][1] > places["b"][1] > places["c"][1]
-    assert list(lines.x) == [2015, 2015, None, 2015, 2020, None]
+    ends = [[(line.x[i], line.y[i]) for i in (0, -2)] for line in lines]
+    assert ends == [[pytest.approx(places[key], abs=1e-3) for key in pair] for pair in (("a", "b"), ("b", "c"))]
+    assert [line.line.color for line in lines] == list(theme.REGION_COLORS[:2])
+    assert list(arrows.y) == [places["b"][1], places["c"][1]] and max(arrows.x) < 2020
+    low, high = tree.layout.xaxis.range
+    assert low < 2015 and high > 2020
     assert all(len(line) <= 61 for line in points.hovertext[2].split("<br>")[1:])
+
+
+def test_the_tree_holds_every_year() -> None:
+    tree, keys = family_tree(
+        [Entry(m.key, m.name, m.paper.year, kind(m), m.builds_on, "") for m in METHODS.values()], KINDS
+    )
+    low, high = tree.layout.xaxis.range
+    assert low < min(m.paper.year for m in METHODS.values()) and high > max(m.paper.year for m in METHODS.values())
+    assert sorted(keys) == sorted(METHODS)
+    lines = sum(len([x for x in line.x if x is None]) for line in tree.data[:-2])
+    assert lines == sum(len(m.builds_on) for m in METHODS.values())
+
+
+def test_a_line_goes_around_a_name_that_is_in_the_way() -> None:
+    """From 2010 down to 2014: the name between covers all but the last column, where the line goes through."""
+    blocked = [Name(-2.0, 2009.5, 2013.5)]
+    x, y = route((2010, 0), (2014, -4), blocked)
+    assert (x[0], y[0], x[-1], y[-1]) == (2010, 0, 2014, -4)
+    inside = [a for a, b in zip(x, y, strict=True) if abs(b + 2) < 0.4]
+    crossing = [a for a, b, c in zip(x, y, y[1:], strict=False) if b > -2 >= c]
+    assert not inside and crossing and all(2013.5 < at < 2014 for at in crossing)
 
 
 @every_method
@@ -94,6 +121,19 @@ def test_measured_invariances_tell_the_classics_apart() -> None:
     assert group["other samples replaced"] and not batch["other samples replaced"]
     assert batch["each channel × a factor of its own"] and not group["each channel × a factor of its own"]
     assert rms["everything × 3"] and not rms["everything + 3"]
+
+
+@pytest.mark.parametrize(
+    ("key", "layout", "what"),
+    [
+        ("clip_by_global_norm", "linear", "everything × 3"),
+        ("max_norm_constraint", "linear", "everything × 3"),
+        ("max_norm_constraint", "conv2d", "each output unit × a factor of its own"),
+        ("batch_renorm", "image", "other samples replaced"),
+    ],
+)
+def test_what_stays_on_one_side_of_a_threshold_alone_moves(key: str, layout: str, what: str) -> None:
+    assert {change.what: change.nothing for change in changes(key, layout)}[what] is False
 
 
 def test_every_method_is_of_one_kind() -> None:

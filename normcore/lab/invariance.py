@@ -15,6 +15,8 @@ from normcore.registry import method
 
 SIZES: Mapping[str, int] = {"n": 6, "c": 8, "t": 5, "l": 6, "d": 3, "h": 5, "w": 5, "o": 6, "i": 5}
 FACTOR, OFFSET = 3.0, 3.0
+ELSEWHERE = (0.01, 100.0)
+"""How much smaller and larger an input is made to see whether an output stays there too: past every usual threshold."""
 WORDS = {"n": "sample", "c": "channel", "o": "output unit"}
 
 SCALED, SHIFTED = "everything × 3", "everything + 3"
@@ -55,6 +57,8 @@ def changes(
     first are replaced, and the first one's output is looked at. Another order moves nothing if the outputs merely come
     in that order too. The weights are those of a linear layer, or a convolution, without a bias. In evaluation the
     running state has seen 20 batches, none of them changed. A large shape is measured on a small one of its structure.
+    What stays though nothing declares it, as a gradient does that is clipped before and after, is measured again on
+    much smaller and much larger input, and the largest change counts.
 
     Raises:
         NormcoreError: No such method, layout or setting, or a value outside its domain.
@@ -63,8 +67,30 @@ def changes(
     letters = LETTERS[norm.layout(layout, 0)]
     shape = [SIZES[letter] for letter in letters] if shape is None else shape
     shape, _, settings = stand_in(norm, shape, layout, [0] * len(shape), settings)
+    found = _measured(norm, shape, layout, seed, training, settings)
+    exact = settings if norm.default("eps") is None else {**settings, "eps": 0.0}  # on small input ε would count
+    for magnitude in ELSEWHERE if any(change.nothing and not change.declared for change in found) else ():
+        again = _measured(norm, shape, layout, seed, training, exact, magnitude)
+        found = [
+            max(one, other, key=lambda change: change.difference) if one.nothing and not one.declared else one
+            for one, other in zip(found, again, strict=True)
+        ]
+    return tuple(found)
+
+
+def _measured(
+    norm: Method,
+    shape: Sequence[int],
+    layout: str,
+    seed: int,
+    training: bool,
+    settings: Mapping[str, Any],
+    magnitude: float = 1.0,
+) -> list[Change]:
+    """Every change once, on an input of some magnitude."""
+    letters = LETTERS[layout]
     options: dict[str, Any] = {"generator": torch.Generator().manual_seed(seed), "dtype": torch.float64}
-    x = torch.randn(shape, **options) + 0.5
+    x = magnitude * (torch.randn(shape, **options) + 0.5)
     listed = _perturbations(norm, dict(zip(letters, shape, strict=True)), options)
     arguments = ready(norm, _batches(norm, x, options), layout, training, settings)
     y = output(norm, x, layout, arguments)
@@ -74,7 +100,7 @@ def changes(
         for what, change, kind, axes in listed
     ]
     if norm.family != "activation":
-        return tuple(found)
+        return found
 
     run, weight = from_weight(norm, shape, layout, training, settings, options)
     before, vector = run(weight), torch.randn(1, *weight.shape[1:], **options)
@@ -91,7 +117,7 @@ def changes(
             Change(ORDER, share(permuted, y), expected.orderless),
             Change(OTHERS, share(others[0], y[0]), expected.separate),
         ]
-    return tuple(found)
+    return found
 
 
 def _perturbations(

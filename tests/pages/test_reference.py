@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from explorer import reference
-from normcore import METHODS
+from explorer import gallery, reference, ways
+from normcore import METHODS, describe
 from normcore.describe import KINDS, kind
 
 ROOT = Path(__file__).parents[2]
@@ -72,7 +72,7 @@ def test_the_family_tree_has_every_method() -> None:
     page = catalogue(**{"as": "Family tree"})
     (component,) = page.get("bidi_component")
     figure = json.loads(json.loads(component.proto.json)["figure"])
-    assert sorted(figure["data"][1]["text"]) == sorted(method.name for method in METHODS.values())
+    assert sorted(figure["data"][-1]["text"]) == sorted(method.name for method in METHODS.values())
     assert '"$ink"' in json.dumps(figure)
 
 
@@ -92,10 +92,81 @@ def test_every_method_has_its_page(key: str) -> None:
     assert page.get("bidi_component")
     assert all(f"`{param.name}`" in text(page) for param in method.params)
     assert "Largest change" in text(page)
-    if method.key in reference.measured("oracles"):
-        assert "Largest difference" in text(page)
-    else:
-        assert "Laws only" in text(page)
+    found = reference.measured("oracles").get(key, {})
+    assert ("Largest difference" in text(page)) == bool(found)
+    assert ("Laws only" in text(page)) == (not found)
+    assert ("Formula only" in text(page)) == (bool(found) and not any(map(reference.by_package, found)))
+    assert all(sentence in text(page) for sentence in describe.equalities(method))
+    led = {link.proto.query_string for link in page.get("page_link")}
+    related = {*method.builds_on, *(m.key for m in METHODS.values() if key in m.builds_on)}
+    assert {f"key={other}" for other in related | {identity.other for identity in method.equals}} <= led
+    assert ("Momentum is the weight of the old value" in text(page)) == any(
+        "momentum" in block.value for block in page.code if block.value.startswith(("import keras", "import flax"))
+    )
+    headings = [heading.value for heading in page.subheader]
+    assert ("What it costs" in headings) == (key in reference.measured("costs"))
+    assert not any("costs" in heading for heading in headings if heading != "What it costs")
+    assert ("What is left where it stays" in text(page)) <= ("| stays |" in text(page))
+    assert ("gain 1 and bias 0" in text(page)) == bool(method.affine)
+    assert ("in training, on a new layer" in text(page)) == bool(method.state and method.family == "activation")
+
+
+def test_the_box_of_methods_goes_by_name_and_the_link_by_key() -> None:
+    page = method_page("group_norm")
+    box = page.selectbox[0]
+    assert box.value == "group_norm"
+    assert box.options == sorted((method.name for method in METHODS.values()), key=str.lower)
+    assert len(set(box.options)) == len(METHODS)
+    box.set_value("rms_norm").run()
+    assert page.title[0].value == "RMSNorm"
+    assert page.query_params["key"] in ("rms_norm", ["rms_norm"])
+
+
+def test_going_through_a_kind_meets_each_of_its_methods_once() -> None:
+    for name in KINDS:
+        members = [method for method in METHODS.values() if kind(method) == name]
+        walked = [members[0]]
+        while following := ways.neighbors(walked[-1])[1]:
+            assert ways.neighbors(following)[0] is walked[-1]
+            walked.append(following)
+        assert walked == members
+
+
+@pytest.mark.parametrize(
+    ("oracle", "is_one"),
+    [
+        ("torch.nn.BatchNorm", True),
+        ("onnx BatchNormalization", True),
+        ("timm EvoNorm2dB0", True),
+        ("jax.nn.selu", True),
+        ("numpy.linalg.svd", True),
+        ("timm's formula", False),
+        ("paper's formula on torch.nn.LayerNorm", False),
+        ("literal loop", False),
+        ("batch_norm", False),
+        ("normcore batch_norm", False),
+        ("a search over all shares", False),
+    ],
+)
+def test_a_package_is_told_from_a_formula(oracle: str, is_one: bool) -> None:
+    assert reference.by_package(oracle) is is_one
+
+
+def test_the_catalogue_counts_who_was_checked_by_whom() -> None:
+    counts = [int(number) for number in re.findall(r"\d+", gallery.checks())]
+    assert sum(counts) == len(METHODS)
+    packages = [k for k, found in reference.measured("oracles").items() if any(map(reference.by_package, found))]
+    assert f"{len(packages)} checked against another package" in gallery.checks()
+    assert gallery.checks() in text(catalogue())
+
+
+def test_cards_of_one_picture_are_told_apart() -> None:
+    facts = {key: gallery.distinguishing(key) for key in METHODS}
+    assert facts["batch_norm"] == ["mean", "variance"]
+    assert facts["masked_batch_norm"] == ["mean", "variance", "given: mask"]
+    assert facts["linf_batch_norm"] == ["mean", "top deviation"]
+    assert facts["batch_renorm"][2:] == ["scale correction", "shift correction"]
+    assert facts["rezero"] == ["given: residual"]
 
 
 def test_a_wrong_key_falls_back_with_a_sentence() -> None:
