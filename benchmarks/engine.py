@@ -27,7 +27,7 @@ SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
     "tokens": {"tokens": (32, 128, 768)},
     "conv2d": {"weight": (256, 256, 3, 3), "small weight": (8, 6, 3, 3)},
 }
-SECONDS = 1.0
+SECONDS = 0.5
 """How long the rivals of one row take turns, at least three times each."""
 RIVALS = ("torch.nn", "timm", "Flax", "plain", "copy")
 COPY = RIVALS.index("copy")

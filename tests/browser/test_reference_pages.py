@@ -106,8 +106,13 @@ def test_the_tree_is_a_list_where_its_names_would_overlap(visit: Callable[[str],
 def test_on_a_phone_two_cards_stand_side_by_side(visit: Callable[[str], Page], page: Page) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     visit("catalogue?kind=Gradients")
-    first, second = (page.locator(".thumbnail").nth(i).bounding_box() for i in range(2))
-    assert first and second and abs(first["y"] - second["y"]) < 2 and second["x"] > first["x"] + 100
+    expect(page.locator(".thumbnail").nth(1)).to_be_visible()
+    page.wait_for_function(
+        """() => {
+          const [first, second] = [...document.querySelectorAll('.thumbnail')].map((e) => e.getBoundingClientRect());
+          return Math.abs(first.y - second.y) < 2 && second.x > first.x + 100;
+        }"""
+    )
 
 
 def test_on_a_phone_nothing_is_wider_than_the_screen(visit: Callable[[str], Page], page: Page) -> None:
