@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, expect, sync_playwright
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM_OPTIONS = (
@@ -24,6 +24,7 @@ CHROMIUM_OPTIONS = (
     "--disable-sync",
 )
 PATIENCE = 60_000  # milliseconds: 3-D is drawn in software here
+expect.set_options(timeout=PATIENCE / 2)
 
 # Words of the browser about its own speed in software WebGL; they say nothing about the page.
 HARMLESS = ("GPU stall due to ReadPixels", "willReadFrequently")
