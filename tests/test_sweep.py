@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,24 @@ def test_workers_that_always_die_end_it_with_a_sentence() -> None:
 
     with Hopeless(1) as pool, pytest.raises(NormcoreError, match="workers died 4 times"):
         list(sweep(**SMALL, executor=pool))
+
+
+def test_a_piece_that_a_cluster_cancels_is_handed_in_again() -> None:
+    class Forgetful(ThreadPoolExecutor):
+        forgot = 0
+
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+            if self.forgot:
+                return super().submit(fn, *args, **kwargs)
+            self.forgot += 1
+            future: Future[Any] = Future()
+            future.cancel()
+            future.set_running_or_notify_cancel()
+            return future
+
+    with Forgetful(1) as pool:
+        pieces = list(sweep(**SMALL, executor=pool))
+    assert pool.forgot == 1 and len({piece.rows[0] for piece in pieces}) == 8
 
 
 def _die() -> None:

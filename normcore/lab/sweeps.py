@@ -161,12 +161,12 @@ def _run(
             lost = []
             for future in finished:
                 key = running.pop(future)
-                error = future.exception()
-                if error is None:
+                error = None if future.cancelled() else future.exception()
+                if future.cancelled() or type(error).__name__ in DEATHS:  # a cluster cancels what a lost worker held
+                    lost.append(key)
+                elif error is None:
                     deaths = 0
                     yield key, future.result()
-                elif type(error).__name__ in DEATHS:
-                    lost.append(key)
                 else:
                     raise error
             if not lost:
