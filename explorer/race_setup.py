@@ -9,6 +9,7 @@ from typing import Any
 import streamlit as st
 
 from explorer import controls
+from explorer.race_data import OWN, Own, own
 from explorer.runner import WALL
 from normcore import METHODS, NormcoreError
 from normcore.core import Divides
@@ -65,19 +66,22 @@ class Setup:
     weight: str
     problem: str
     strip: bool
+    own: Own | None
 
     def make(self) -> Race | Strip:
         """The race itself."""
-        told = json.loads(self.text)
+        told = _with(json.loads(self.text), self.own)
         return Strip(**told) if self.strip else Race(**told)
 
 
 def setup() -> Setup:
     """Asks, in the sidebar, what is to be raced."""
-    tasks = {task.name: task for task in TASKS.values()}
+    tasks = {task.name: task for task in (*TASKS.values(), OWN)}
     task = tasks[controls.pick("Task", list(tasks), "task", "Threshold of a sum")]
     st.caption(task.about)
-    models = {model.name: key for key, model in MODELS.items() if task.kind in model.kinds}
+    mine = own() if task is OWN else None
+    kind = mine.data.kind if mine else task.kind
+    models = {model.name: key for key, model in MODELS.items() if kind in model.kinds}
     model = models[controls.pick("Model", list(models), "model", next(iter(models)))]
     fit = [NONE, *fitting(model)]
     default = [key for key in FIRST if key in fit]
@@ -92,7 +96,7 @@ def setup() -> Setup:
             words[word]
             for word in controls.several(vary.capitalize(), list(words), vary.replace(" ", "_"), usual, MOST)
         ]
-    options: dict[str, Any] = {"task": task.key, "model": model}
+    options: dict[str, Any] = {"task": f"own {mine.digest}" if mine else task.key, "model": model}
     if chosen:  # what contestants differ in has no value for all of them; the least one fits wherever another does
         options[name] = min(chosen) if isinstance(chosen[0], int | float) else chosen[0]
     if knob:
@@ -117,8 +121,17 @@ def setup() -> Setup:
     labels = tuple(str(one["name"]) for one in contestants)
     raced = tuple(str(one["norm"] or NONE) for one in contestants)
     about = f"{task.name}, {MODELS[model].name}"
-    weight, problem = _weigh(json.dumps(told), steps, count, len(contestants))
-    return Setup(text, labels, raced, steps, about, notes, weight, problem, bool(knob))
+    weight, problem = "", mine.problem if mine else ""
+    if not problem:
+        weight, problem = _weigh(json.dumps(told), mine, steps, count, len(contestants))
+    return Setup(text, labels, raced, steps, about, notes, weight, problem, bool(knob), mine)
+
+
+def _with(told: dict[str, Any], mine: Own | None) -> dict[str, Any]:
+    """What a race is made from, with a visitor's own data in the place of their name."""
+    if mine is not None:
+        told.get("race", told)["task"] = mine.data
+    return told
 
 
 def _net_and_optimizer(model: str, varied: str, options: dict[str, Any]) -> int:
@@ -182,10 +195,10 @@ def _contestants(
     return found, (note,) if left > 0 else ()
 
 
-def _weigh(text: str, steps: int, seeds: int, count: int) -> tuple[str, str]:
+def _weigh(text: str, mine: Own | None, steps: int, seeds: int, count: int) -> tuple[str, str]:
     """How much there is to compute, or why it cannot be."""
     try:
-        parameters = _parameters(text)
+        parameters = _parameters(text, mine)
     except NormcoreError as error:
         return "", f"{error}."
     work = steps * seeds * sum(parameters)
@@ -200,7 +213,7 @@ def _weigh(text: str, steps: int, seeds: int, count: int) -> tuple[str, str]:
 
 
 @st.cache_data(max_entries=512, show_spinner=False)
-def _parameters(text: str) -> tuple[int, ...]:
+def _parameters(text: str, _mine: Own | None) -> tuple[int, ...]:
     """How many numbers each contestant learns; refuses what cannot be raced."""
-    options = json.loads(text)
+    options = _with(json.loads(text), _mine)
     return Race(**options | {"seeds": options["seeds"][:1], "steps": 1}).results().parameters

@@ -75,14 +75,14 @@ def read(data: bytes, name: str) -> Upload:
     Raises:
         NormcoreError: The file is too large, of another kind, damaged, or holds what is not a finite number.
     """
-    name = _short(name)
+    name = short(name)
     layouts: tuple[str, ...]
     if len(data) > MEGABYTES * 2**20:
         raise NormcoreError(f"{name}: {len(data) / 2**20:.1f} MB; at most {MEGABYTES} MB are taken")
     if not data:
         raise NormcoreError(f"{name}: the file is empty; send a .npy, PNG, JPEG or CSV file with numbers in it")
     if data.startswith(b"\x93NUMPY"):
-        values = _array(data, name)
+        values = array_of(data, name)
         layouts = tuple(layout for layout in LAYOUTS["activation"] if len(LETTERS[layout]) == values.ndim)
     elif data.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")):
         values, layouts = _picture(data, name), ("image",)
@@ -106,7 +106,7 @@ def read(data: bytes, name: str) -> Upload:
     return Upload(values, layouts, name)
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
     """A file's name as it may stand in a sentence: no path, no control characters, no markup, not long."""
     kept = re.sub(r"[^\w.\- ]", "_", re.split(r"[/\\]", name)[-1]).strip()
     return (kept if len(kept) <= 40 else f"{kept[:30]}…{kept[-8:]}") or "the file"
@@ -116,7 +116,7 @@ def _old_pickle(data: bytes) -> bool:
     return data.rstrip().endswith(b".") and _OLD_PICKLE.match(data) is not None
 
 
-def _array(data: bytes, name: str) -> np.ndarray:
+def array_of(data: bytes, name: str) -> np.ndarray:
     """A .npy file, whose header is read as text with three patterns, and whose size must be just what it says."""
     damaged = NormcoreError(f"{name}: a damaged .npy file; save the array again with numpy.save")
     if len(data) < 12 or data[6] not in (1, 2, 3):
@@ -230,7 +230,7 @@ def _rows(data: bytes, name: str) -> np.ndarray:
                 continue
             wrong = next((i for i, value in enumerate(row) if value is None), None)
             if wrong is not None:
-                cell = _short(cells[wrong]) if cells[wrong].strip() else "nothing"
+                cell = short(cells[wrong]) if cells[wrong].strip() else "nothing"
                 raise NormcoreError(f"{name}: {cell} in line {number}, column {wrong + 1} is not a number; write one")
             if len(found) + len(row) > LIMIT:
                 raise NormcoreError(f"{name}: more than {LIMIT:,} values; send a part of the lines")

@@ -25,11 +25,18 @@ SMALL: dict[str, dict[str, Any]] = {
     "cnn": {"task": "digits", "width": 6, "depth": 2},
     "residual_cnn": {"task": "digits", "width": 6},
     "rnn": {"task": "adding", "width": 8},
+    "irnn": {"task": "adding", "width": 8},
     "lstm": {"task": "memory", "width": 8},
     "gru": {"task": "adding", "width": 8},
     "transformer": {"task": "memory", "width": 8},
 }
-NORMS = {"rnn": "layer_norm", "lstm": "layer_norm", "gru": "layer_norm", "transformer": "layer_norm"}
+NORMS = {
+    "rnn": "layer_norm",
+    "irnn": "layer_norm",
+    "lstm": "layer_norm",
+    "gru": "layer_norm",
+    "transformer": "layer_norm",
+}
 
 
 def run(steps: int = 6, **options: Any) -> Results:
@@ -318,8 +325,14 @@ def test_a_table_of_ones_own_is_judged_before_it_is_learned() -> None:
     x, y = np.random.default_rng(0).normal(size=(50, 3)), np.arange(50) % 2
     assert table(x, y).classes == 2
     assert table(x, x[:, 0]).classes == 0
+    assert [table(np.zeros((12, *axes)), np.arange(12)).kind for axes in ((3,), (5, 2), (1, 4, 4))] == [
+        "features",
+        "sequence",
+        "image",
+    ]
     for bad, words in (
         ((x, y[:4]), "must be"),
+        ((np.zeros((12, 2, 2, 2, 2)), y[:12]), "must be"),
         ((x * np.inf, y), "nan or infinity"),
         (([["a"] * 3] * 20, y[:20]), "not a number"),
         ((x, np.ones(50)), "in every row"),

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,16 @@ from torch import Tensor
 
 from normcore.core import NormcoreError
 
-KINDS = ("features", "image", "sequence", "text")
+ROWS = {2: "features", 3: "sequence", 4: "image"}
+"""What rows of data are, by the number of axes of the whole."""
 
 
 @dataclass(frozen=True)
 class Data:
     """Examples to learn from and examples held out.
 
-    `kind` says what an example is: "features" (c), an "image" (c h w), a "sequence" (t c) or "text" (t, whole numbers).
-    `y` is a class (long), a number (float), or with text the next character at every position; `classes` is 0 where
-    numbers are to be predicted. With `ordered` batches come as they stand in the data, not shuffled.
+    `kind` says what an example is: "features" (c), an "image" (c h w) or a "sequence" (t c). `y` is a class (long) or a
+    number (float); `classes` is 0 where numbers are to be predicted. With `ordered` batches come as they stand in the data, not shuffled.
     """
 
     kind: str
@@ -58,20 +59,20 @@ def table(x: Any, y: Any, seed: int = 0) -> Data:
     """A visitor's own numbers as data: a fifth of the rows is held out; whole numbers in `y` are classes.
 
     Args:
-        x: Features, one row an example (m c).
+        x: One example a row: features (m c), sequences (m t c) or images (m c h w).
         y: One number or class a row (m).
 
     Raises:
-        NormcoreError: Not numbers, not finite, not two axes and one, unlike lengths, or fewer than ten rows.
+        NormcoreError: Not numbers, not finite, other axes than these, unlike lengths, or fewer than ten rows.
     """
     try:
-        features, target = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+        features, target = np.array(x, dtype=np.float64), np.array(y, dtype=np.float64)
     except (TypeError, ValueError):
         raise NormcoreError("race: the data hold something that is not a number; numbers alone would do") from None
-    if features.ndim != 2 or target.shape != features.shape[:1] or len(features) < 10 or not features.shape[1]:
+    if features.ndim not in ROWS or target.shape != features.shape[:1] or len(features) < 10 or not features.size:
         raise NormcoreError(
-            f"race: x has shape {features.shape} and y {target.shape}; they must be (rows, features) and (rows), "
-            "with ten rows or more"
+            f"race: x has shape {features.shape} and y {target.shape}; they must be (rows, features), or (rows, steps, "
+            "features), or (rows, channels, height, width), and (rows), with ten rows or more"
         )
     if not (np.isfinite(features).all() and np.isfinite(target).all()):
         raise NormcoreError("race: the data hold nan or infinity; leave those rows out")
@@ -82,7 +83,7 @@ def table(x: Any, y: Any, seed: int = 0) -> Data:
         raise NormcoreError(f"race: y is {target[0]:g} in every row; there must be two values at least")
     wanted = torch.from_numpy(indices) if whole else torch.from_numpy(target).float()
     order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
-    return _split("features", torch.from_numpy(features).float()[order], wanted[order], classes)
+    return _split(ROWS[features.ndim], torch.from_numpy(features).float()[order], wanted[order], classes)
 
 
 def _split(kind: str, x: Tensor, y: Tensor, classes: int, ordered: bool = False) -> Data:
@@ -180,6 +181,21 @@ def _memory(generator: torch.Generator, delay: int = 20, symbols: int = 8) -> Da
     return _split("sequence", torch.cat([shown, first], 2), y, symbols)
 
 
+def _text(generator: torch.Generator, length: int = 20, many: int = 4000) -> Data:
+    """The next character of a story, whose last fifth is held out."""
+    story = (Path(__file__).parent / "alice.txt").read_text(encoding="utf-8").lower()
+    letters = sorted(set(story))
+    symbols = torch.tensor([letters.index(letter) for letter in story])
+    cut = len(story) - len(story) // 5
+
+    def windows(first: int, last: int, count: int) -> tuple[Tensor, Tensor]:
+        starts = first + torch.randperm(last - first - length, generator=generator)[:count]
+        found = symbols[starts[:, None] + torch.arange(length + 1)]
+        return torch.nn.functional.one_hot(found[:, :-1], len(letters)).float(), found[:, -1]
+
+    return Data("sequence", *windows(0, cut, many), *windows(cut, len(story), many // 5), len(letters))
+
+
 TASKS = {
     task.key: task
     for task in (
@@ -197,6 +213,37 @@ TASKS = {
              "own.", "image", _styled_digits),
         Task("adding", "Adding problem", "The sum of the two marked numbers among 30.", "sequence", _adding),
         Task("memory", "Memory", "Which of eight symbols came first, twenty steps ago?", "sequence", _memory),
+        Task("text", "Alice in Wonderland", "The next character after twenty of Lewis Carroll's story.", "sequence",
+             _text),
     )
 }  # fmt: skip
 """All tasks, by their names in a link."""
+
+
+@dataclass(frozen=True)
+class Spoil:
+    """What is wrong with a bad batch: its name, a sentence, and what it makes of x (n ...) and y (n)."""
+
+    name: str
+    about: str
+    change: Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
+
+
+SPOILS = {
+    "scaled_inputs": Spoil(
+        "inputs times 30",
+        "All inputs of a bad batch are 30 times as large, as if one part of the data had another unit.",
+        lambda x, y, generator: (30 * x, y),
+    ),
+    "shuffled_labels": Spoil(
+        "shuffled labels",
+        "The labels of a bad batch are dealt out to its examples anew, so that most of them are wrong.",
+        lambda x, y, generator: (x, y[torch.randperm(len(y), generator=generator)]),
+    ),
+    "noise": Spoil(
+        "noise in place of inputs",
+        "A bad batch shows noise with a standard deviation of 10 in place of its inputs.",
+        lambda x, y, generator: (10 * torch.randn(x.shape, generator=generator), y),
+    ),
+}
+"""Ways in which a batch can be bad, by their names in a link."""

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import time
+import zipfile
 from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 from explorer import race_setup, race_view, turns
+from explorer.archive import arrays
 from explorer.runner import Desk
 from explorer.table import as_csv
 from normcore import NormcoreError
@@ -244,3 +246,64 @@ def test_every_model_and_task_can_be_set_up(model: str) -> None:
         page = race_page(task=task.name, model=MODELS[model].name)
         assert not page.warning
         assert "parameters" in said(page)
+
+
+def archive(**arrays: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    return file.getvalue()
+
+
+def test_a_visitor_races_on_data_of_their_own_and_a_bad_file_loses_nothing() -> None:
+    page = race_page(task="My own data", racer=["batch_norm", "none"])
+    assert "Choose a file in the sidebar" in page.warning[0].value
+    assert page.button(key="go").disabled
+    rows = np.random.default_rng(0).normal(size=(80, 3))
+    rows[:, 2] = rows[:, 0] > rows[:, 1]
+    upload = page.get("file_uploader")[0]
+    upload.set_value(("mine.csv", "\n".join(",".join(map(str, row)) for row in rows).encode(), "")).run()
+    assert not page.warning
+    finish(page)
+    alt, _ = picture(page, "Training loss")
+    assert "up to step 49" in alt
+    for name, data, words in (
+        ("text.csv", b"1,2,3\n4,word,6\n", "word in line 2, column 2 is not a number"),
+        ("few.csv", b"1,2\n3,4\n", "ten rows or more"),
+        ("one.csv", b"1\n3\n", "one to predict and one to predict it from"),
+        ("broken.npz", b"PK\x03\x04 and so on", "damaged archive"),
+        ("x.npz", archive(x=np.zeros((20, 2))), "an .npz needs arrays called x and y"),
+        ("same.npz", archive(x=np.zeros((20, 2)), y=np.zeros(20)), "y is 0 in every row"),
+        ("small.csv", "\n".join(f"{i},{i % 2}" for i in range(15)).encode(), "batch_size=16 must be from 1 to 12"),
+    ):
+        page.get("file_uploader")[0].set_value((name, data, "")).run()
+        assert not page.exception
+        assert any(words in warning.value for warning in page.warning), (name, [w.value for w in page.warning])
+        assert "up to step 49" in picture(page, "Training loss")[0], "the finished curves stay"
+
+
+@pytest.mark.parametrize(("axes", "model"), [((4,), "MLP"), ((5, 2), "RNN"), ((1, 6, 6), "CNN")])
+def test_arrays_are_features_sequences_or_images_by_their_axes(axes: tuple[int, ...], model: str) -> None:
+    page = race_page(task="My own data", racer=["none", "layer_norm"])
+    x = np.random.default_rng(0).normal(size=(60, *axes))
+    page.get("file_uploader")[0].set_value(("mine.npz", archive(x=x, y=np.arange(60) % 3), "")).run()
+    assert not page.exception
+    assert [warning.value for warning in page.warning if "does not fit any more; it is now" not in warning.value] == []
+    box = next(one for one in page.selectbox if one.label == "Model")
+    assert model in box.options
+    box.select(model).run()
+    assert not page.warning and "parameters" in said(page)
+
+
+def test_an_archive_is_judged_before_it_is_unpacked() -> None:
+    huge = archive(x=np.zeros((4000, 1000)))
+    with pytest.raises(NormcoreError, match="31 MB unpacked; at most 16 MB are taken"):
+        arrays(huge, "huge.npz")
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as made:
+        made.writestr("x.npy", b"no array at all")
+    with pytest.raises(NormcoreError, match="not an array"):
+        arrays(file.getvalue(), "text.npz")
+    objects = io.BytesIO()
+    np.savez(objects, x=np.array([{}], dtype=object))
+    with pytest.raises(NormcoreError, match="Python objects"):
+        arrays(objects.getvalue(), "objects.npz")
