@@ -29,7 +29,7 @@ CASES = {
 OTHERS = {  # a page and the name of a slider on it; every press shows what was not computed before
     "statistics": ("statistics", "seed"),
     "batch, over time": ("batch", "switch"),
-    "batch, swap a neighbor": ("batch?about=Swap+a+neighbor", "samples"),
+    "batch, swap a neighbor": ("batch?about=Swap+a+neighbor", "among"),
     "equality": ("equality", "N"),
 }
 WATCH = """() => {
