@@ -38,6 +38,7 @@ SETTLED = """() => {
 }"""
 
 
+@pytest.hookimpl(tryfirst=True)  # before the workers' plugin looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test in this folder; one worker has them all, for one Chromium is enough for two cores."""
     for item in items:
