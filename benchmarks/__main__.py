@@ -4,9 +4,10 @@ import platform
 
 import torch
 
-from benchmarks import engine, pages
+from benchmarks import clipping, engine, pages
 
 system = f"{torch.get_num_threads()} threads, {platform.machine()}, Python {platform.python_version()}"
 print(f"torch {torch.__version__}, {system}")
 engine.report()
+clipping.report()
 pages.report()

@@ -1,8 +1,9 @@
 """The pages of the app: the one list that the navigation and the home page are made from."""
 
-# file, name in the navigation, the question it answers, icon, address, what it is for
+# section of the navigation, file, name there, the question it answers, icon, address, what it is for
 PAGES = (
     (
+        "",
         "home.py",
         "Home",
         "normcore",
@@ -11,6 +12,7 @@ PAGES = (
         "What normalization does, and where to look at it.",
     ),
     (
+        "See",
         "regions.py",
         "Regions",
         "Who shares a statistic?",
@@ -19,6 +21,7 @@ PAGES = (
         "See which elements of a tensor every method normalizes together.",
     ),
     (
+        "See",
         "distributions.py",
         "Statistics",
         "What does it do to my numbers?",
@@ -27,6 +30,7 @@ PAGES = (
         "Numbers before and after: distributions, means and deviations of every region, gradients.",
     ),
     (
+        "See",
         "batch.py",
         "Batch",
         "Who else decides my output?",
@@ -35,6 +39,7 @@ PAGES = (
         "Measure what the batch, its past and its padding do to a sample.",
     ),
     (
+        "See",
         "equality.py",
         "Equality",
         "When are two norms the same?",
@@ -43,6 +48,7 @@ PAGES = (
         "Compare every two methods by what comes out, who shares, and what is learned; and what moves none of them.",
     ),
     (
+        "See",
         "failures.py",
         "Failures",
         "What goes wrong?",
@@ -51,6 +57,7 @@ PAGES = (
         "Foresee and watch the ways in which normalization fails, and learn what mends them.",
     ),
     (
+        "Train",
         "race.py",
         "Race",
         "Which one trains better?",
@@ -59,6 +66,25 @@ PAGES = (
         "Train the same net with different norms side by side, from the same weights on the same batches.",
     ),
     (
+        "Train",
+        "clipping.py",
+        "Clipping",
+        "What does clipping do to a gradient?",
+        ":material/content_cut:",
+        "clipping",
+        "Watch every clipping rule on two numbers, on a cliff, on a real network, and on your own log.",
+    ),
+    (
+        "Train",
+        "gradient_flow.py",
+        "Gradient flow",
+        "Where does the gradient die or explode?",
+        ":material/waterfall_chart:",
+        "gradient_flow",
+        "Find the layer where a gradient vanishes or explodes, and the switch that mends it.",
+    ),
+    (
+        "Look up",
         "catalogue.py",
         "Methods",
         "Which methods are there?",
@@ -67,6 +93,7 @@ PAGES = (
         "Every normalization and clipping method, with a picture and a line each.",
     ),
     (
+        "Look up",
         "method.py",
         "Method",
         "What is this method?",

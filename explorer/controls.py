@@ -114,6 +114,11 @@ def sizes(layout: str, usual: Mapping[str, int] = USUAL, largest: Mapping[str, i
     return tuple(chosen)
 
 
+def paste(label: str, key: str, hint: str, most: int) -> str:
+    """Many lines of a visitor's own text; a link cannot hold them. The caller judges what is in them."""
+    return st.text_area(label, key=key, placeholder=hint, max_chars=most, height=160)
+
+
 def upload(label: str, types: Sequence[str], megabytes: int, key: str) -> tuple[bytes, str] | None:
     """A visitor's file as its bytes and its name; a link cannot hold it. The caller judges what is in it."""
     file = st.file_uploader(label, type=list(types), max_upload_size=megabytes, key=key)
@@ -163,6 +168,20 @@ def settings(methods: Sequence[Method], sizes: Mapping[str, int]) -> dict[str, d
     }
 
 
+def own_settings(method: Method, elsewhere: Mapping[str, str]) -> dict[str, Any]:
+    """A control for every parameter of one method, its own alone; only what was set.
+
+    `elsewhere` says, for a parameter whose usual value another control gives, what stands for that value.
+    """
+    found = {
+        param.name: _control(param, {}, f"{method.key}_{param.name}", elsewhere.get(param.name, PUBLISHED))
+        for param in method.params
+        if not isinstance(param.domain, Divides)
+    }
+    unset = {PUBLISHED, *elsewhere.values()}
+    return {name: value for name, value in found.items() if not (isinstance(value, str) and value in unset)}
+
+
 def put(**values: Any) -> None:
     """Sets controls from a callback, as a preset or a click does.
 
@@ -180,9 +199,9 @@ def reach(param: Param, value: Any, sizes: Mapping[str, int]) -> dict[str, Any]:
     return {_key(param): value} if value in options else {}
 
 
-def _control(param: Param, sizes: Mapping[str, int]) -> Any:
+def _control(param: Param, sizes: Mapping[str, int], key: str = "", usual: str = PUBLISHED) -> Any:
     label = param.name.replace("_", " ").capitalize()
-    key = _key(param)
+    key = key or _key(param)
     if isinstance(param.domain, Divides):
         options = param.domain.samples(sizes)
         default = param.default if param.default in options else options[-1]
@@ -190,9 +209,9 @@ def _control(param: Param, sizes: Mapping[str, int]) -> Any:
         st.caption(param.domain.describe(value, sizes))
         return value
     if isinstance(param.domain, OneOf):
-        return choose(label, [PUBLISHED, *param.domain.values], key, format_func=_words)
+        return choose(label, [usual, *param.domain.values], key, format_func=_words)
     none = param.domain.none
-    return select(label, [PUBLISHED, *_points(param.domain)], key, PUBLISHED, lambda value: _words(value, none))
+    return select(label, [usual, *_points(param.domain)], key, usual, lambda value: _words(value, none))
 
 
 def _key(param: Param) -> str:

@@ -1,10 +1,12 @@
 """What surrounds every page: its name, its navigation, its logo."""
 
+from collections import defaultdict
 from pathlib import Path
 
 import streamlit as st
 
 from explorer.contents import PAGES
+from explorer.turns import HALL
 
 HERE = Path(__file__).parent
 
@@ -12,10 +14,12 @@ st.set_page_config(page_icon=str(HERE / "icon.svg"), layout="wide")
 st.logo(str(HERE / "icon.svg"), size="large")
 st.html(HERE / "frame.css")
 
-pages = {
-    st.Page(f"../pages/{file}", title=name, icon=icon, url_path=address, default=not address, help=purpose): question
-    for file, name, question, icon, address, purpose in PAGES
-}
-page = st.navigation(list(pages), position="top")
-st.set_page_config(page_title=pages[page])
-page.run()
+questions, sections = {}, defaultdict(list)
+for section, file, name, question, icon, address, purpose in PAGES:
+    one = st.Page(f"../pages/{file}", title=name, icon=icon, url_path=address, default=not address, help=purpose)
+    sections[section].append(one)
+    questions[one] = question
+page = st.navigation(sections, position="top")
+st.set_page_config(page_title=questions[page])
+with HALL.answering():
+    page.run()

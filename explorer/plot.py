@@ -8,6 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 import plotly.io
 import streamlit as st
+from plotly.io.json import to_json_plotly
 
 from explorer import serving
 from normcore.figures import theme
@@ -65,8 +66,9 @@ def plot(
     if isinstance(figure, Blocks):
         data["blocks"] = wire(figure)
     else:
-        # The browser brings its own template, which knows light and dark.
-        data["figure"] = theme.follow(go.Figure(figure).update_layout(template={}).to_json(validate=False))
+        drawn = figure.to_plotly_json()
+        drawn["layout"]["template"] = {}  # the browser brings its own, which knows light and dark
+        data["figure"] = theme.follow(to_json_plotly(drawn))
     if camera_group is not None:
         data["group"] = camera_group
     if live is not None:

@@ -36,7 +36,7 @@ class Look:
 def show(look: Look, how: Drawing, baseline: int) -> None:
     """All tabs; the one that is open is drawn."""
     tabs = {
-        "Curves": _training,
+        "Curves": training,
         "Difference": _difference,
         "Held out": _held,
         "Gradients": _gradients,
@@ -124,7 +124,8 @@ def _titles(results: Results | None, how: Drawing, what: str = "") -> tuple[str,
     return drawn.ACROSS[how.across], what or f"training loss, {unit}{past}"
 
 
-def _training(look: Look, how: Drawing, baseline: int) -> None:
+def training(look: Look, how: Drawing, baseline: int) -> None:
+    """The curves of the training losses."""
     results = look.results
     found = () if results is None else drawn.losses(results, how.across, how.band, how.smoothing, how.points)
     limits = (0.0, float(look.state.steps)) if results is None else _limits(results, how)

@@ -82,6 +82,9 @@ def layer_tensors(method: Method) -> None:
 
 def modes(method: Method) -> str:
     """Whether training and evaluation differ, in a sentence."""
+    if method.family == "gradient":
+        kept = legend.listed(list(method.remembers.values()))
+        return f"From step to step it remembers {kept}." if kept else "Every step stands for itself."
     if not method.state:
         return "The same in training and evaluation."
     tracked = method.default("track_running_stats")

@@ -2,16 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import streamlit as st
 
 from explorer import controls
-from explorer.compute import probed
+from explorer.compute import Settings, probed
 from explorer.flat import flat
 from explorer.plot import picked, plot
-from normcore import describe, diagnose, formula, snippet
+from normcore import METHODS, describe, diagnose, formula, snippet
 from normcore.core import LETTERS, Method, Window, axis_sizes
 from normcore.figures.blocks import Blocks
 from normcore.figures.regions import element, region_blocks
@@ -107,11 +107,19 @@ def hero(method: Method, view: View, settings: dict[str, Any] | None = None) -> 
 
 def numbers(method: Method, settings: dict[str, Any], view: View) -> None:
     """The formula, in symbols and with the numbers of the picked element, from input to output."""
-    probe = probed(method.key, view.shape, view.layout, view.at, view.training, tuple(settings.items()))
+    equation, caption = _filled(method.key, tuple(settings.items()), view)
+    st.latex(equation)
+    st.caption(caption)
+
+
+@lru_cache(maxsize=512)
+def _filled(key: str, settings: Settings, view: View) -> tuple[str, str]:
+    """The formula with its numbers, and what they are."""
+    method = METHODS[key]
+    probe = probed(key, view.shape, view.layout, view.at, view.training, settings)
     complete = method.settings(dict(probe.settings), axis_sizes(probe.shape, view.layout))
     result = formula.number(probe.numbers["y"], digits=4)
     filled = formula.with_numbers(method, complete, probe.numbers)
-    st.latex(rf"y = {formula.symbolic(method, complete, tuple(probe.numbers))} = {filled} \approx {result}")
     known = [name for name in probe.numbers if name in formula.MEANINGS]
     legend = "; ".join(f"${formula.symbol(method, name)}$ is the {formula.MEANINGS[name]}" for name in known)
     element = f"At element {view.at}"
@@ -125,7 +133,10 @@ def numbers(method: Method, settings: dict[str, Any], view: View) -> None:
         if complete.get("track_running_stats") and not view.training
         else ""
     )
-    st.caption(f"{element}{learned}. {legend[:1].upper()}{legend[1:]}{'.' if legend else ''}{state}")
+    return (
+        rf"y = {formula.symbolic(method, complete, tuple(probe.numbers))} = {filled} \approx {result}",
+        f"{element}{learned}. {legend[:1].upper()}{legend[1:]}{'.' if legend else ''}{state}",
+    )
 
 
 def _plain_parameters(method: Method, settings: Mapping[str, Any]) -> str:
@@ -189,12 +200,17 @@ class Drawn:
 
 def _blocks(method: Method, settings: dict[str, Any], view: View, statistic: int) -> tuple[Blocks, Drawn, Probe | None]:
     """The picture, declared or measured."""
-    probe, influence = None, None
+    return _drawn(method.key, tuple(settings.items()), view, statistic)
+
+
+@lru_cache(maxsize=256)
+def _drawn(key: str, chosen: Settings, view: View, statistic: int) -> tuple[Blocks, Drawn, Probe | None]:
+    method, probe, influence = METHODS[key], None, None
     if view.measured:
-        probe = probed(method.key, view.shape, view.layout, view.at, view.training, tuple(settings.items()))
-        view, settings = replace(view, shape=probe.shape, index=probe.index), dict(probe.settings)
+        probe = probed(key, view.shape, view.layout, view.at, view.training, chosen)
+        view, chosen = replace(view, shape=probe.shape, index=probe.index), tuple(dict(probe.settings).items())
         influence = probe.influence.numpy()
-    bounds = method.bound(view.shape, view.layout, view.training, **settings)
+    bounds = method.bound(view.shape, view.layout, view.training, **dict(chosen))
     shown = region_blocks(
         view.shape,
         view.letters,

@@ -178,6 +178,8 @@ class Runner:
                     due = max(due, begun) + (1 / self._speed if self._speed else 0.0)
                     with self._lock:
                         self._state = replace(self._state, step=race.step)
+                    if self._hall.pressed:
+                        break
                 last = race.step >= self._wanted or not self._going()
                 if race.step and (last or begun - shown > SHOWN):
                     shown = begun

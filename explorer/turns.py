@@ -1,11 +1,15 @@
 """Turns at one processor: whoever computes for visitors stands in line here, and a few at a time take short turns."""
 
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 SEATS = 4
 """How many take turns at once; more would only make all of them crawl, so they wait in line."""
+PATIENCE = 0.1
+"""Seconds after which there is a turn even while pages are being answered."""
 
 
 class Hall:
@@ -17,6 +21,37 @@ class Hall:
         self._line: list[object] = []
         self._asking: deque[tuple[object, threading.Event]] = deque()
         self._holder: object | None = None
+        self._pages = 0
+        self._given = 0.0
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """While a page is being answered, turns are rare."""
+        with self._lock:
+            self._pages += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._pages -= 1
+                self._call()
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """While an answer waits for something else, it keeps nobody from a turn."""
+        with self._lock:
+            self._pages -= 1
+            self._call()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._pages += 1
+
+    @property
+    def pressed(self) -> bool:
+        """Whether somebody waits for a page, so that a turn shall be short."""
+        return self._pages > 0
 
     def enter(self, who: object) -> None:
         """Stand in line."""
@@ -51,6 +86,8 @@ class Hall:
                     if not called.is_set():
                         self._asking = deque(ask for ask in self._asking if ask[0] is not who)
                         return False
+            with self._lock:
+                self._call()
         return True
 
     def done(self, who: object) -> None:
@@ -61,14 +98,14 @@ class Hall:
             self._call()
 
     def _call(self) -> None:
-        """Whoever has a seat and has asked for the longest time is next."""
-        if self._holder is not None:
+        """Whoever has a seat and has asked for the longest time is next; pages go first, but not for ever."""
+        if self._holder is not None or (self._pages > 0 and time.monotonic() - self._given < PATIENCE):
             return
         seated = self._line[: self.seats]
         for ask in self._asking:
             if ask[0] in seated:
                 self._asking.remove(ask)
-                self._holder = ask[0]
+                self._holder, self._given = ask[0], time.monotonic()
                 ask[1].set()
                 return
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from normcore.audit import AuditEntry, AuditReport, audit
 from normcore.cells import LayerNormGRUCell, LayerNormLSTMCell, LayerNormRNNCell, RecurrentBatchNormLSTMCell
-from normcore.clipper import Clipper, ClipReport, clipper
+from normcore.clipper import Clipper, ClipReport, clipper, per_example_gradients
 from normcore.convert import Conversion, ConversionReport, convert
 from normcore.core import Bound, Method, NormcoreError, Normed, Region, Window
 from normcore.diagnose import diagnose
@@ -48,6 +48,7 @@ __all__ = [
     "influence",
     "layer",
     "orthogonal_regularization",
+    "per_example_gradients",
     "reparametrize",
 ]
 

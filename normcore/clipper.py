@@ -1,44 +1,20 @@
 """The object around a gradient method: it changes the gradients in place and says what it did."""
 
-import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from typing import Any
+from weakref import ref
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
 
-from normcore.core import NormcoreError
+from normcore.clip_report import ClipReport, TensorReport
+from normcore.core import Examples, NormcoreError, Owned, Replaced, generator
+from normcore.core.method import FLOATS
 from normcore.registry import method
 
-
-@dataclass(frozen=True)
-class TensorReport:
-    """What happened to one gradient tensor; the fields are those of `ClipReport`."""
-
-    norm_before: float
-    norm_after: float
-    scale: float
-    angle: float
-    fraction: float
-
-
-@dataclass(frozen=True)
-class ClipReport:
-    """What a clipper did in one call.
-
-    `norm_before` and `norm_after` are norms of all gradients together (the L2 norm, or the clipper's `norm_type`), in
-    the gradient's unit; `scale` is their ratio (1 where nothing was there to clip); `angle` lies between the gradient
-    before and after, in radians; `fired` says whether anything changed; `fraction` is the share of elements that did.
-    """
-
-    norm_before: float
-    norm_after: float
-    scale: float
-    angle: float
-    fired: bool
-    fraction: float
-    per_tensor: tuple[TensorReport, ...]
+__all__ = ["ClipReport", "Clipper", "TensorReport", "clipper", "per_example_gradients"]
 
 
 class Clipper:
@@ -48,34 +24,140 @@ class Clipper:
         self.method = method(key, "gradient")
         self.settings = self.method.settings(settings, {})
         self.state: dict[str, Any] = {}
+        self._room: list[Tensor] = []
+        self._last: Callable[[], ClipReport | None] = _nothing
 
+    @torch.no_grad()
     def __call__(self, parameters: Tensor | Iterable[Tensor]) -> ClipReport:
-        """Replaces every ``p.grad`` by its clipped value, in place; parameters without a gradient are passed over."""
+        """Replaces every ``p.grad`` by its clipped value, in place; parameters without a gradient are passed over.
+
+        Per-example methods read ``p.grad_sample`` (batch first) instead, and write ``p.grad``. A sparse gradient is
+        coalesced, and its stored rows are clipped as one tensor, beside the same rows of its parameter; what is not
+        stored is 0 and stays so. What is remembered of a parameter waits for it where it has no gradient in a step.
+
+        Raises:
+            NormcoreError: Something else than tensors with floating-point gradients, or other parameters than those
+                that the state remembers.
+        """
+        given = self._listed(parameters)
+        name = "grad_sample" if self.method.per_example else "grad"
+        here = [i for i, p in enumerate(given) if getattr(p, name, None) is not None]
+        if last := self._last():
+            last.settle()
+        gradients = Examples() if self.method.per_example else Owned(self._room)
+        beside = []
+        for i in here:
+            gradient, weight = self._dense(given[i], name)
+            gradients.append(gradient)
+            beside.append(weight)
+        extra: dict[str, Any] = {"parameters": beside} if "parameters" in self.method.inputs else {}
+        if "state" in self.method.inputs:
+            extra["state"] = self._recall(here, len(given))
+        step = self.state.get("step", 0)
+        normed = self.method.fn(gradients, **self.settings, **extra)
+        sizes = [gradient.numel() for gradient in gradients]
+        if isinstance(gradients, Examples):
+            self._write([given[i] for i in here], gradients, normed, step)
+        self.state = self._remember(dict(normed.state), here, len(given))
+        report = ClipReport(gradients.change, sizes, self.settings.get("norm_type", 2.0))
+        self._last = ref(report)
+        return report
+
+    def _listed(self, parameters: Any) -> list[Tensor]:
         given = [parameters] if isinstance(parameters, Tensor) else parameters
         given = list(given) if isinstance(given, Iterable) else [given]
         strange = next((type(p).__name__ for p in given if not isinstance(p, Tensor)), None)
         if strange:
             raise NormcoreError(f"{self.method.key}: parameters must be tensors, not {strange}; try model.parameters()")
-        gradients = [p.grad for p in given if p.grad is not None]
-        with torch.no_grad():
-            memory: dict[str, Any] = {"state": self.state} if self.state else {}
-            normed = self.method(gradients, **self.settings, **memory)
-            report = compare(gradients, normed.y, self.settings.get("norm_type", 2.0))
-            for gradient, clipped in zip(gradients, normed.y, strict=True):
-                gradient.copy_(clipped)
-        self.state = dict(normed.state)
-        return report
+        return given
+
+    def _dense(self, parameter: Tensor, name: str) -> tuple[Tensor, Tensor]:
+        """A parameter's gradient, or the stored rows of a sparse one, and the weights that it belongs to."""
+        gradient, weight = getattr(parameter, name), parameter.detach()
+        if isinstance(gradient, Tensor) and gradient.layout is torch.sparse_coo:
+            if not gradient.is_coalesced():
+                gradient = gradient.coalesce()
+                parameter.grad = gradient
+            weight = weight[tuple(gradient._indices())]
+            gradient = gradient._values()
+        if not isinstance(gradient, Tensor) or gradient.dtype not in FLOATS or gradient.layout is not torch.strided:
+            kind = f"{gradient.dtype}, {gradient.layout}" if isinstance(gradient, Tensor) else type(gradient).__name__
+            raise NormcoreError(
+                f"{self.method.key}: a gradient is {kind}; it must be floating-point, dense or sparse COO"
+            )
+        return gradient.detach(), weight
+
+    def _recall(self, here: list[int], count: int) -> dict[str, Any]:
+        """The state of the parameters that have a gradient."""
+        known = {name: value for name, value in self.state.items() if isinstance(value, list)}
+        for value in known.values():
+            if len(value) != count:
+                raise NormcoreError(
+                    f"{self.method.key}: this clipper remembers {len(value)} parameters and was given {count}; make "
+                    "one for each list of parameters"
+                )
+        return self.state | {name: [value[i] for i in here] for name, value in known.items()}
+
+    def _remember(self, state: dict[str, Any], here: list[int], count: int) -> dict[str, Any]:
+        """The state with an entry for every parameter: those without a gradient keep the one they had."""
+        for name, value in state.items():
+            if isinstance(value, list):
+                entries = list(self.state.get(name) or [None] * count)
+                for i, entry in zip(here, value, strict=True):
+                    entries[i] = entry
+                state[name] = entries
+        return state
+
+    def _write(self, parameters: list[Tensor], samples: Examples, normed: Any, step: int) -> None:
+        """Adds noise to the sums over examples, divides by their number, and writes it all down."""
+        deviation, random = normed.stats.get("noise_deviation"), generator(self.settings["seed"], step)
+        share = 1 / len(samples[0]) if samples and self.settings["reduction"] == "mean" else 1.0
+        pieces = []
+        changes = samples.change.factors if samples.change else []  # type: ignore[union-attr]
+        for parameter, sample, added, factors in zip(parameters, samples, normed.y, changes, strict=True):
+            summed = added
+            if deviation is not None:
+                noise = torch.randn(added.shape, generator=random)
+                summed = added + (deviation.to(noise) * noise).to(added)
+            plain, clipped = (
+                part.reshape(parameter.shape) * share for part in (sample.to(summed.dtype).sum(0), summed)
+            )
+            changed = (factors != 1).sum() * (sample.numel() / max(1, len(sample)))
+            together = torch.dot(plain.reshape(-1), clipped.reshape(-1))
+            norms = map(torch.linalg.vector_norm, (plain, clipped, plain - clipped))
+            pieces.append((*norms, together, changed))
+            if parameter.grad is None:
+                parameter.grad = clipped.to(parameter.dtype)
+            else:
+                parameter.grad.copy_(clipped)
+        samples.change = Replaced(pieces)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_room": [], "_last": _nothing}
 
     def state_dict(self) -> dict[str, Any]:
-        """The clipper's memory, empty for methods that have none."""
-        return dict(self.state)
+        """A copy of the clipper's memory: numbers, tensors and lists of them; empty for methods that have none."""
+        return deepcopy(self.state)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.state = dict(state)
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a `state_dict` of a clipper of the same method and parameters.
+
+        Raises:
+            NormcoreError: The state holds something that this method does not remember.
+        """
+        strange = sorted(set(state) - set(self.method.remembers))
+        if strange:
+            known = ", ".join(self.method.remembers) or "nothing"
+            raise NormcoreError(f"{self.method.key}: the state has {strange[0]!r}; this method remembers {known}")
+        self.state = deepcopy(dict(state))
 
     def __repr__(self) -> str:
         settings = "".join(f", {name}={value!r}" for name, value in self.settings.items())
         return f"clipper({self.method.key!r}{settings})"
+
+
+def _nothing() -> None:
+    """No report is waiting for its numbers."""
 
 
 def clipper(key: str, **settings: Any) -> Clipper:
@@ -87,37 +169,29 @@ def clipper(key: str, **settings: Any) -> Clipper:
     return Clipper(key, **settings)
 
 
-def compare(before: list[Tensor], after: list[Tensor], norm_type: float = 2.0) -> ClipReport:
-    """The report on gradients before and after clipping."""
-    tensors = tuple(_report([b], [a], norm_type) for b, a in zip(before, after, strict=True))
-    whole = _report(before, after, norm_type)
-    return ClipReport(**vars(whole), fired=whole.fraction > 0, per_tensor=tensors)
+def per_example_gradients(model: nn.Module, loss: Callable[..., Tensor], inputs: Any, *targets: Any) -> Tensor:
+    """Fills ``p.grad_sample`` of every parameter with the gradient of each example's own loss, batch first.
 
+    Args:
+        model: A module without batch statistics: each example goes through it alone, as a batch of one.
+        loss: From the model's output for such a batch, and its targets, to a number.
+        inputs: The inputs (n ...).
+        targets: What else the loss takes, batch first too.
 
-def _report(before: list[Tensor], after: list[Tensor], norm_type: float) -> TensorReport:
-    norm_before, norm_after = _norm(before, norm_type), _norm(after, norm_type)
-    pairs = list(zip(before, after, strict=True))
-    changed = sum(int(((b != a) & ~(b.isnan() & a.isnan())).sum()) for b, a in pairs)
-    return TensorReport(
-        norm_before,
-        norm_after,
-        norm_after / norm_before if norm_before else 1.0,
-        _angle(pairs),
-        changed / (sum(b.numel() for b in before) or 1),
-    )
+    Returns:
+        The losses of all examples (n).
+    """
+    learned = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    frozen = {name: t for name, t in (*model.named_parameters(), *model.named_buffers()) if name not in learned}
 
+    def one(parameters: dict[str, Tensor], x: Any, *rest: Any) -> tuple[Tensor, Tensor]:
+        answer = functional_call(model, parameters | frozen, (x.unsqueeze(0),))
+        found = loss(answer, *(part.unsqueeze(0) for part in rest))
+        return found, found.detach()
 
-def _norm(tensors: Iterable[Tensor], norm_type: float = 2.0) -> float:
-    """The norm of all tensors together, without joining them: they may be large, and on several devices."""
-    norms = [float(torch.linalg.vector_norm(t, norm_type, dtype=torch.float64)) for t in tensors if t.numel()]
-    return float(torch.linalg.vector_norm(torch.tensor(norms, dtype=torch.float64), norm_type)) if norms else 0.0
-
-
-def _angle(pairs: list[tuple[Tensor, Tensor]]) -> float:
-    """The angle between two gradients, in radians, exact also where they are nearly parallel; 0 where one is zero."""
-    length, other = _norm(b for b, _ in pairs), _norm(a for _, a in pairs)
-    if not length or not other:
-        return 0.0
-    apart = _norm(b.double() / length - a.double() / other for b, a in pairs)
-    together = _norm(b.double() / length + a.double() / other for b, a in pairs)
-    return 2 * math.atan2(apart, together)
+    axes = (None, 0, *(0 for _ in targets))
+    values = {name: p.detach() for name, p in learned.items()}
+    samples, losses = vmap(grad(one, has_aux=True), in_dims=axes, randomness="different")(values, inputs, *targets)
+    for name, parameter in learned.items():
+        parameter.grad_sample = samples[name]  # type: ignore[attr-defined]
+    return losses

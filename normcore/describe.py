@@ -90,6 +90,8 @@ STORED = {
 def remembered(norm: Method, shape: Sequence[int], layout: str, settings: Mapping[str, Any]) -> str:
     """What a layer carries from batch to batch."""
     tracks = settings.get("track_running_stats", norm.default("track_running_stats"))
+    if norm.remembers:
+        return f"it remembers {listed(list(norm.remembers.values()))}"
     if not norm.state or tracks is False:
         return "running state: none"
     if norm.family == "weight":
@@ -123,6 +125,7 @@ def _equality(norm: Method, identity: Identity, other: Method) -> str:
     start = f"With {listed(here)} it" if here else "It"
     end = f" with {listed(there)}" if there else ""
     where = f" on {listed(identity.layouts)} tensors" if identity.layouts else ""
+    where += " on a list of one gradient" if identity.single else ""
     when = ", in training" if _only_in_training(norm, identity, other) else ""
     mine, theirs = (learns(method, _defaults(method)) for method in (norm, other))
     up_to = f", up to what is learned: {mine} here, {theirs} there" if mine != theirs else ""

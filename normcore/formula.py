@@ -68,6 +68,23 @@ SYMBOLS = {
     "beta": r"\beta",
     "max_norm": r"\tau",
     "clip_value": r"\tau",
+    "threshold": r"\tau",
+    "clip_threshold": r"\tau",
+    "clip_factor": r"\lambda",
+    "limit": r"\tau_t",
+    "average_norm": r"\lVert INPUT \rVert / N",
+    "update_square": r"\overline{INPUT^2 / v}",
+    "parameter": "w",
+    "parameter_norm": r"\lVert w \rVert",
+    "parameter_mean_square": r"\overline{w^2}",
+    "min_scale": r"\epsilon",
+    "weight_decay": r"\lambda",
+    "noise": r"\xi_t",
+    "kept": "k_t",
+    "sum_norm": r"\lVert INPUT + \lambda w \rVert",
+    "steady_scale": "s_t",
+    "trust_coefficient": r"\eta",
+    "max_ratio": "r",
     "lower": "a",
     "upper": "b",
     "k": "k",
@@ -127,6 +144,16 @@ MEANINGS = {
     "cayley_map": "entry of the base B, moved by the Cayley transform of A = WBᵀ - BWᵀ",
     "householder_map": "entry of the base B, moved by the reflections that flip the columns of W + B",
     "mean_norm": "mean of the norms",
+    "limit": "what is allowed in this step, by what is remembered",
+    "average_norm": "norm of the gradient, divided by its number of elements",
+    "update_square": "mean of the squares of the gradient, each divided by the running mean square of its element",
+    "parameter": "the weight itself, 0 where none is given",
+    "parameter_norm": "norm of the weights of the region, 0 where none are given",
+    "parameter_mean_square": "mean of the squares of the weights, 0 where none are given",
+    "noise": "normal noise, which fades from step to step",
+    "sum_norm": "norm of the update with its weight decay",
+    "steady_scale": "factor that cuts spikes to the running maximum, and brings the norm to its running value",
+    "kept": "1 where the step is kept, 0 where it is left out",
 }
 """What the statistics are; a method's own name for one says which, and a formula may call any of them by its kind."""
 
@@ -200,7 +227,8 @@ def numbers_at(x: Tensor, normed: Normed, index: Sequence[int]) -> dict[str, flo
     """The input, the output and the statistics used, at one element; gradient methods give lists of one tensor."""
     y = normed.y[0] if isinstance(normed.y, list) else normed.y
     at = tuple(index)
-    found = {name: float(value.expand(x.shape)[at]) for name, value in normed.stats.items()}
+    alone = {name: value[0] if isinstance(value, list) else value for name, value in normed.stats.items()}
+    found = {name: float(value.expand(x.shape)[at]) for name, value in alone.items()}
     return {"x": float(x[at]), "y": float(y[at]), **found}
 
 

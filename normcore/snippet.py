@@ -37,7 +37,7 @@ def in_normcore(method: Method, shape: Sequence[int], layout: str, training: boo
         ]
     else:
         lines += [
-            *_gradient(shape),
+            *_gradient(shape, layout),
             f'clip = normcore.clipper("{method.key}"{arguments})',
             "report = clip(parameters)",
             "y = parameters[0].grad",
@@ -55,7 +55,7 @@ def in_pytorch(method: Method, shape: Sequence[int], layout: str, training: bool
     elif method.family == "weight":
         head = [f"module = {_module(shape, layout)}"]
     else:
-        head = _gradient(shape)
+        head = _gradient(shape, layout)
     tail = ["y = parameters[0].grad"] if method.family == "gradient" else []
     if method.state and training and [bound.size for bound in bounds] == [1]:
         head = ["# PyTorch refuses this while training: there is one value for each statistic.", *head]
@@ -130,7 +130,12 @@ def _module(shape: Sequence[int], layout: str) -> str:
     return f"torch.nn.{MODULES[layout]}({inputs}, {out}{size})"
 
 
-def _gradient(shape: Sequence[int]) -> list[str]:
+def _gradient(shape: Sequence[int], layout: str) -> list[str]:
+    if layout == "examples":
+        return [
+            f"parameters = [torch.nn.Parameter(torch.randn{tuple(shape[1:])!r})]",
+            f"parameters[0].grad_sample = torch.randn{tuple(shape)!r}  # the gradient of each example",
+        ]
     return [
         f"parameters = [torch.nn.Parameter(torch.randn{tuple(shape)!r})]",
         "parameters[0].square().sum().backward()  # any loss",

@@ -43,9 +43,9 @@ for row in (list(QUESTIONS)[:3], list(QUESTIONS)[3:]):
             )
 
 st.subheader("What each page answers")
-pages = [page for page in PAGES if page[0] != "home.py"]
+pages = [page for page in PAGES if page[1] != "home.py"]
 for first in range(0, len(pages), 4):
-    for (file, _, question, icon, _, purpose), place in zip(
+    for (_, file, _, question, icon, _, purpose), place in zip(
         pages[first : first + 4], st.columns(4, gap="medium"), strict=False
     ):
         with place, st.container(border=True, height="stretch"):

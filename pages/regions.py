@@ -6,6 +6,7 @@ import streamlit as st
 
 from explorer import controls
 from explorer.region_view import View, code, flat_views, numbers, picture
+from explorer.turns import HALL
 from normcore import METHODS
 from normcore.core import LAYOUTS, axis_sizes
 
@@ -68,7 +69,8 @@ with st.container(key="pictures"):
     for write in below:
         write()
 # Formulas take the browser longer than anything else here: it gets to draw the pictures before it hears of them.
-time.sleep(0.2)
+with HALL.resting():
+    time.sleep(0.2)
 
 defined = [method for method in chosen if layout in method.layouts]
 arithmetic, table, snippets = st.tabs(["With its numbers", "Flat view", "Code"], key="below", bind="query-params")

@@ -96,9 +96,17 @@ def function(
 ) -> Callable[[Tensor], Tensor]:
     """The method as a function from one tensor to one tensor."""
     if method.family == "gradient":
-        return lambda x: method([x], **settings).y[0]
+        return lambda x: method([x], **beside(method, x), **settings).y[0]
     mode = {"training": training} if "training" in method.inputs else {}
     return lambda x: method(x, layout, **settings, **mode, **tensors).y
+
+
+def beside(method: Method, x: Tensor) -> dict[str, Any]:
+    """The parameters of a gradient, for methods that ask for them: large ones, whose steps need not be short."""
+    if "parameters" not in method.inputs:
+        return {}
+    generator = torch.Generator().manual_seed(3)
+    return {"parameters": [100 * torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.dtype)]}
 
 
 def modes(method: Method) -> tuple[bool, ...]:

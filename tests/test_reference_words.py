@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import shape_of
+from cases import beside, function, shape_of
 from test_words import evaluate
 from torch import Tensor
 
@@ -54,7 +54,7 @@ def test_the_formula_with_what_is_learned_gives_the_output_of_a_layer(method: Me
         name: new_tensor(slot, known, x, complete) + 0.4
         for name, slot in method.context.items()
         if name in ("scale", "shift", "gamma", "beta", "residual")
-    }
+    } | beside(method, x)
     normed = method([x] if method.family == "gradient" else x, layout, **settings, **learned, **given, **state)
     at = tuple(size - 1 for size in shape)
     numbers = formula.numbers_at(x, normed, at) | values
@@ -130,6 +130,8 @@ def test_what_a_new_layer_is(key: str, said: str) -> None:
 
 def new_output(method: Method, x: Tensor, layout: str, settings: dict[str, Any], training: bool) -> Tensor:
     """What a new layer of a method gives, in evaluation after three batches."""
+    if method.family == "gradient":
+        return function(method, layout, settings)(x)
     if method.family == "weight":
         module = torch.nn.Linear(x.shape[1], x.shape[0], dtype=x.dtype)
         with torch.no_grad():

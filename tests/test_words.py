@@ -147,6 +147,8 @@ def evaluate(latex: str) -> float:
         (r"\max", "max"),
         (r"\tanh", "tanh"),
         (r"\operatorname{erf}", "erf"),
+        (r"\operatorname{sign}", "sign"),
+        (r"\operatorname{number}", ""),
         (r"\infty", "inf"),
         (r"\pi", "pi"),
     ):
@@ -181,7 +183,7 @@ def evaluate(latex: str) -> float:
         "inf": math.inf,
         "pi": math.pi,
     }
-    return float(eval(text, known | {"tanh": math.tanh, "erf": math.erf}))
+    return float(eval(text, known | {"tanh": math.tanh, "erf": math.erf, "sign": lambda x: math.copysign(1, x)}))
 
 
 @every_method

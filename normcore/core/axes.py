@@ -40,7 +40,7 @@ LAYOUTS = {
         "conv3d": "o i d h w",
     },
 }
-LAYOUTS["gradient"] = {"bias": "o", **LAYOUTS["weight"]}
+LAYOUTS["gradient"] = {"bias": "o", **LAYOUTS["weight"], "examples": "n o"}
 
 LETTERS = {name: tuple(axes.split()) for family in LAYOUTS.values() for name, axes in family.items()}
 SPATIAL = ("l", "d", "h", "w")

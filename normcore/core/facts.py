@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
-
 from normcore.core.domains import Domain
 
 
@@ -30,13 +28,17 @@ class Param:
 
 @dataclass(frozen=True)
 class Identity:
-    """Under these settings (and axis sizes) the method equals another one. An axis letter stands for that size."""
+    """Under these settings (and axis sizes) the method equals another one. An axis letter stands for that size.
+
+    `single` restricts it to a list of one gradient.
+    """
 
     other: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     other_settings: Mapping[str, Any] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
     layouts: tuple[str, ...] = ()
+    single: bool = False
 
     def holds(self, layout: str, sizes: Mapping[str, int], settings: Mapping[str, Any]) -> bool:
         """Whether the condition is met by a layout, its axis sizes and complete settings."""
@@ -55,8 +57,12 @@ class Identity:
 
 @dataclass(frozen=True)
 class Normed:
-    """What every method returns. `stats` are the ones that were used, in shapes that broadcast against the input."""
+    """What every method returns. `stats` are the ones that were used, in shapes that broadcast against the input.
+
+    With gradient methods a statistic is one tensor for all gradients, or a list with an entry for each; and the state
+    may hold numbers, and lists with an entry for each gradient, too.
+    """
 
     y: Any
-    stats: Mapping[str, Tensor]
-    state: Mapping[str, Tensor] = field(default_factory=dict)
+    stats: Mapping[str, Any]
+    state: Mapping[str, Any] = field(default_factory=dict)

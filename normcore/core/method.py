@@ -53,6 +53,12 @@ class Method:
         equals: Other methods that it coincides with, and when.
         elsewhere: The same in other libraries ("keras", "flax"), as code with the same placeholders.
         builds_on: The earlier methods whose shortcoming it answers, by their keys.
+        keeps: What a gradient method leaves as it is: the "direction" of all gradients together, the "direction of each
+            tensor", "unit" or "example", "clipped" gradients that are clipped again, and "small" ones. A function of
+            the settings where they decide it.
+        limits: What a gradient method bounds, and the setting or number that is the bound: "norm", "norm of each
+            tensor" (or "example"), "average norm of each tensor", "rms of each tensor", "value".
+        remembers: What the state of a gradient method holds, in words.
     """
 
     fn: Callable[..., Normed]
@@ -70,6 +76,9 @@ class Method:
     equals: tuple[Identity, ...] = ()
     elsewhere: Mapping[str, str] = field(default_factory=dict)
     builds_on: tuple[str, ...] = ()
+    keeps: frozenset[str] | Callable[[Mapping[str, Any]], frozenset[str]] = frozenset()
+    limits: Mapping[str, str | float] = field(default_factory=dict)
+    remembers: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def key(self) -> str:
@@ -83,8 +92,14 @@ class Method:
     @cached_property
     def layouts(self) -> tuple[str, ...]:
         """The layouts that it is defined for."""
-        names = LAYOUTS[self.family]
-        return tuple(name for name in names if not self.regions or any(r.fits(name) for r in self.regions))
+        if not self.regions:
+            return tuple(name for name in LAYOUTS[self.family] if name != "examples")
+        return tuple(name for name in LAYOUTS[self.family] if any(r.fits(name) for r in self.regions))
+
+    @property
+    def per_example(self) -> bool:
+        """Whether it takes the gradients of single examples, whose first axis is the batch."""
+        return "examples" in self.layouts
 
     def feature_letters(self, layout: str) -> tuple[str, ...]:
         """The axes that the gain covers in its paper: ("c",), or with LayerNorm on images ("c", "h", "w")."""
@@ -118,6 +133,12 @@ class Method:
         if isinstance(self.invariant_to, frozenset):
             return self.invariant_to
         return self.invariant_to({param.name: param.default for param in self.params} | settings)
+
+    def kept(self, **settings: Any) -> frozenset[str]:
+        """What a gradient method leaves as it is under these settings, the others at their defaults."""
+        if isinstance(self.keeps, frozenset):
+            return self.keeps
+        return self.keeps({param.name: param.default for param in self.params} | settings)
 
     @cached_property
     def inputs(self) -> frozenset[str]:
@@ -206,7 +227,10 @@ class Method:
         tensors = {name: settings.pop(name) for name in self.inputs & settings.keys()}
         if self.family == "gradient":
             self.layout(layout, 0)
-            return self.fn(gradients(self.key, x), **self.settings(settings, EMPTY), **tensors)
+            given = gradients(self.key, x)
+            self._check_parameters(given, tensors.get("parameters"))
+            beside = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+            return self.fn(given, **self.settings(settings, EMPTY), **beside)
         if not _dense(x):
             kind = f"{x.dtype}, {x.layout}" if isinstance(x, Tensor) else type(x).__name__
             raise NormcoreError(f"{self.key}: x is {kind}; it must be {DENSE}")
@@ -230,6 +254,15 @@ class Method:
         """The mathematics alone, unchecked, in the precision of x also where torch.autocast is on."""
         with full_precision(x):
             return self.fn(x, *bounds, **given)
+
+    def _check_parameters(self, given: Sequence[Tensor], parameters: Any) -> None:
+        """Refuses parameters that are not those of the gradients."""
+        if parameters is None:
+            return
+        shapes = [tuple(p.shape) if isinstance(p, Tensor) else p for p in parameters]
+        wanted = [tuple(gradient.shape) for gradient in given]
+        if shapes != wanted:
+            raise NormcoreError(f"{self.key}: parameters have shapes {shapes}; the gradients have {wanted}")
 
     def _check_tensors(self, given: Mapping[str, Any], sizes: Mapping[str, int], device: torch.device) -> None:
         """Refuses a learned or remembered tensor that does not fit, before the mathematics stumbles over it."""

@@ -50,12 +50,17 @@ class Blocks:
 
 
 def surface(blocks: Blocks) -> Surface:
+    """Lay out the faces of a block picture."""
+    return Surface(cells_of(blocks))
+
+
+def cells_of(blocks: Blocks) -> Cells:
     """Lay out the cells of a block picture."""
     spans = [np.array(axis.spans, dtype=float).reshape(-1, 2) for axis in blocks.axes]
     smallest = min(float(np.diff(span).min()) for span in spans)
     longest = max(float(span[-1, 1] - span[0, 0]) for span in spans)
     parts = [np.array(axis.parts, dtype=np.int64) for axis in blocks.axes]
-    cells = Cells(
+    return Cells(
         starts=tuple(span[:, 0] for span in spans),
         stops=tuple(span[:, 1] for span in spans),
         labels=parts[0][:, None, None] + parts[1][:, None] + parts[2],
@@ -63,7 +68,6 @@ def surface(blocks: Blocks) -> Surface:
         gap=GAP * smallest,
         lift=min(LIFT * longest, 1.5 * GAP * smallest),
     )
-    return Surface(cells)
 
 
 def scene(blocks: Blocks) -> dict[str, Any]:
@@ -120,7 +124,7 @@ def styles() -> dict[str, Any]:
 
 def wire(blocks: Blocks) -> dict[str, Any]:
     """Give the block picture as a small JSON object, from which the browser builds the same geometry."""
-    cells = surface(blocks).cells
+    cells = cells_of(blocks)
     colors = np.ascontiguousarray(blocks.colors, dtype=np.uint8)
     return {
         "spans": [[[_short(start), _short(stop)] for start, stop in axis.spans] for axis in blocks.axes],

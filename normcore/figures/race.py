@@ -220,41 +220,40 @@ def standings(
         title: What the number is.
     """
     order = np.argsort(np.where(np.isfinite(values), values, np.inf), kind="stable")
-    figure = go.Figure()
+    bars, ink = [], {"color": theme.NEUTRAL["$ink"]}
     for i in order:
         reach = float(intervals[i]) if np.isfinite(intervals[i]) else 0.0
         there = np.isfinite(values[i])
-        figure.add_bar(
-            x=[float(values[i]) if there else 0.0],
-            y=[names[i]],
-            orientation="h",
-            marker={"color": colors[i], "opacity": 0.85},
-            error_x={"type": "data", "array": [reach], "color": theme.NEUTRAL["$ink"], "thickness": 1.6, "width": 5},
-            text=[f"{values[i]:.4g}" + (f" ± {reach:.1g}" if reach else "") if there else "diverged ✕"],
-            # Inside the bar at its foot: the interval at its end stays free.
-            textposition="inside" if there else "outside",
-            insidetextanchor="start",
-            cliponaxis=False,
-            hovertext=[words[i]],
-            hovertemplate="%{hovertext}<extra></extra>",
+        bars.append(
+            {
+                "type": "bar",
+                "x": [float(values[i]) if there else 0.0],
+                "y": [names[i]],
+                "orientation": "h",
+                "marker": {"color": colors[i], "opacity": 0.85},
+                "error_x": {"type": "data", "array": [reach], "thickness": 1.6, "width": 5} | ink,
+                "text": [f"{values[i]:.4g}" + (f" ± {reach:.1g}" if reach else "") if there else "diverged ✕"],
+                # Inside the bar at its foot: the interval at its end stays free.
+                "textposition": "inside" if there else "outside",
+                "insidetextanchor": "start",
+                "cliponaxis": False,
+                "hovertext": [words[i]],
+                "hovertemplate": "%{hovertext}<extra></extra>",
+            }
         )
-    figure.update_layout(
-        xaxis={"title": {"text": title}, "rangemode": "tozero", "nticks": 6},
-        yaxis={
-            "categoryorder": "array",
-            "categoryarray": [names[i] for i in order[::-1]],
-            "ticks": "",
-            "ticksuffix": "  ",
-            "showline": False,
-            "showgrid": False,
-            "tickfont": {"family": theme.FONT, "size": 12, "color": theme.NEUTRAL["$ink"]},
-        },
-        bargap=0.3,
-        showlegend=False,
-        margin={"l": 8, "r": 20, "t": 12, "b": 44},
-        uirevision="standings",
-    )
-    return figure
+    across = {"title": {"text": title}, "rangemode": "tozero", "nticks": 6}
+    upwards = {
+        "categoryorder": "array",
+        "categoryarray": [names[i] for i in order[::-1]],
+        "ticks": "",
+        "ticksuffix": "  ",
+        "showline": False,
+        "showgrid": False,
+        "tickfont": {"family": theme.FONT, "size": 12, "color": theme.NEUTRAL["$ink"]},
+    }
+    margin = {"l": 8, "r": 20, "t": 12, "b": 44}
+    look = {"bargap": 0.3, "showlegend": False, "margin": margin, "uirevision": "standings"}
+    return go.Figure(bars, look | {"xaxis": across, "yaxis": upwards})
 
 
 def layers(

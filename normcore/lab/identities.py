@@ -122,6 +122,7 @@ def _condition(norm: Method, other: Method, identity: Identity) -> str:
     where = ""
     if identity.layouts:
         where = " on " + _list([f"({' '.join(LETTERS[name])})" for name in identity.layouts])
+    where += " on a list of one gradient" if identity.single else ""
     return f"{start} equals {other.name}{end}{where}."
 
 

@@ -28,7 +28,9 @@ CELLS: dict[tuple[str, str | None], type[nn.Module]] = {
     ("rnn", None): LayerNormRNNCell,
     ("lstm", None): LayerNormLSTMCell,
     ("gru", None): LayerNormGRUCell,
+    ("irnn", None): LayerNormRNNCell,
     ("rnn", "layer_norm"): LayerNormRNNCell,
+    ("irnn", "layer_norm"): LayerNormRNNCell,
     ("lstm", "layer_norm"): LayerNormLSTMCell,
     ("gru", "layer_norm"): LayerNormGRUCell,
     ("lstm", "recurrent_batch_norm"): RecurrentBatchNormLSTMCell,
@@ -134,6 +136,7 @@ class Recurrent(nn.Module):
             known = ", ".join(str(name or "none") for model, name in CELLS if model == plan.model)
             raise NormcoreError(f"race: there is no {plan.model} cell with {norm}; there are those with {known}")
         settings = plan.settings if norm else {}
+        settings = {**settings, "nonlinearity": "relu"} if plan.model == "irnn" else settings
         cell = CELLS[plan.model, norm](data.x.shape[-1], plan.width, **settings)
         for name, _ in list(cell.named_children()) if norm is None else ():
             setattr(cell, name, nn.Identity())
@@ -146,6 +149,21 @@ class Recurrent(nn.Module):
         for step in x.unbind(1):
             state = self.hidden[0](step, state)
         return self.answer(state[0] if isinstance(state, tuple) else state)
+
+
+class IdentityRecurrent(Recurrent):
+    """A recurrent net of rectifiers that starts by keeping what it has: its first recurrent weights are the identity.
+
+    The gradient then neither fades nor grows on its way back; a step too far, and it explodes.
+    Source: Le, Jaitly and Hinton 2015, arXiv:1504.00941.
+    """
+
+    def begin(self) -> None:
+        """Puts the identity and biases of 0 in the place of the drawn weights."""
+        with torch.no_grad():
+            nn.init.eye_(self.hidden[0].get_parameter("weight_hh"))
+            for name in ("bias_ih", "bias_hh"):
+                nn.init.zeros_(self.hidden[0].get_parameter(name))
 
 
 class Transformer(nn.Module):
@@ -204,6 +222,7 @@ MODELS = {
     "cnn": Model("CNN", CNN, ("image",), False),
     "residual_cnn": Model("Residual CNN", ResidualCNN, ("image",), False),
     "rnn": Model("RNN", Recurrent, ("sequence",), True),
+    "irnn": Model("IRNN: rectifiers, begun as the identity", IdentityRecurrent, ("sequence",), True),
     "lstm": Model("LSTM", Recurrent, ("sequence",), True),
     "gru": Model("GRU", Recurrent, ("sequence",), True),
     "transformer": Model("Transformer", Transformer, ("sequence",), True),
@@ -242,6 +261,8 @@ def build(data: Data, plan: Plan, seed: int) -> nn.Module:
     check(data, plan)
     net = MODELS[plan.model].net(data, plan)
     start(net, torch.Generator().manual_seed(seed))
+    if isinstance(net, IdentityRecurrent):
+        net.begin()
     if plan.norm is not None and METHODS[plan.norm].family == "weight":
         for module in net.get_submodule("hidden").children():
             for name in [n for n in dict(module.named_parameters(recurse=False)) if n.startswith("weight")]:

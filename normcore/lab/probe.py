@@ -73,8 +73,13 @@ def probe(
 def ready(
     norm: Method, batches: Iterator[Tensor], layout: str, training: bool, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The settings with what a mode needs beside them: in evaluation a running state that has seen 20 batches."""
+    """The settings with what a mode needs beside them: in evaluation a running state that has seen 20 batches.
+
+    A gradient method that asks for parameters gets random ones.
+    """
     arguments: dict[str, Any] = dict(settings)
+    if "parameters" in norm.inputs:
+        arguments["parameters"] = [next(batches)]
     if norm.state:
         arguments["training"] = training
     if norm.state and not training:

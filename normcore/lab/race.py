@@ -11,13 +11,17 @@ from torch import Tensor
 
 from normcore.core import NormcoreError
 from normcore.lab import tasks
-from normcore.lab.results import Held, Results
+from normcore.lab.results import Held, Results, Watched
 from normcore.lab.teams import Evaluation, Setup, Team
 
 TOO_LARGE = 1e6
 """A loss beyond this counts as diverged, as one that is not a number does."""
 ORDER = 1 << 32
 """Keeps the seeds of the batch order apart from those of the first weights."""
+SPOILING = 1 << 40
+"""Keeps those of the bad batches apart from both."""
+SPARED = 10
+"""So many first steps have good batches, so that training can begin."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +47,17 @@ class Contestant:
 class Step:
     """One step of all contestants: training losses (contestants seeds), each before its step.
 
-    `gradients` are the lengths of the gradients of all weights, (seeds layers) for each contestant. `held` is there at
-    the steps after which the held-out examples were looked at.
+    `gradients` are the lengths of the gradients of all weights before clipping, (seeds layers) for each contestant.
+    `held` is there at the steps after which the held-out examples were looked at; `watched` (contestants seeds) and
+    `bad` (seeds) in races that watch and in those with bad batches.
     """
 
     step: int
     loss: np.ndarray
     gradients: tuple[np.ndarray, ...]
     held: tuple[Evaluation, ...] | None
+    watched: Watched | None = None
+    bad: np.ndarray | None = None
 
 
 class Race(Iterator[Step]):
@@ -63,6 +70,9 @@ class Race(Iterator[Step]):
         seeds: How many, or which. A seed decides first weights and the order of examples.
         steps: How many optimizer steps.
         evaluate_every: After how many steps the held-out examples are looked at; always after the last.
+        watch: Whether the whole gradient before and after clipping is recorded in every step.
+        spoil: One of `tasks.SPOILS`: what is wrong with the bad batches; None for no bad batches.
+        spoil_every: One batch in so many is bad, drawn for each seed and step; the same for all contestants.
         **setup: What holds for all contestants unless they override it: the fields of `teams.Setup`.
 
     Raises:
@@ -77,6 +87,9 @@ class Race(Iterator[Step]):
         seeds: int | Sequence[int] = 4,
         steps: int = 800,
         evaluate_every: int = 50,
+        watch: bool = False,
+        spoil: str | None = None,
+        spoil_every: int = 50,
         **setup: Any,
     ) -> None:
         self.task = task if isinstance(task, str) else None
@@ -84,6 +97,7 @@ class Race(Iterator[Step]):
         self.contestants = tuple(_contestant(given) for given in contestants)
         self.seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
         self.steps, self.evaluate_every, self.step = steps, evaluate_every, 0
+        self.watch, self.spoil, self.spoil_every = bool(watch), spoil, spoil_every
         _check(self)
         self.common = common = _setup(Setup(model=model), setup)
         setups = [
@@ -101,6 +115,8 @@ class Race(Iterator[Step]):
         self._gradients = [
             np.full((len(self.seeds), len(team.layers), steps), np.nan, np.float32) for team in self.teams
         ]
+        self._watched = Watched.empty(*count, steps) if self.watch else None
+        self._bad = None if spoil is None else np.stack([self._spoiled(seed) for seed in self.seeds])
         self._held: list[Held] = []
         self._orders: dict[tuple[int, int], Tensor] = {}
 
@@ -113,17 +129,23 @@ class Race(Iterator[Step]):
         done = self.step
         for i, team in enumerate(self.teams):
             chosen = torch.stack([self._batch(seed, done, team.setup.batch_size) for seed in self.seeds])
+            x, y = self._examples(chosen, done)
             begun = time.perf_counter()
-            losses, norms = team.step(self.data.x[chosen], self.data.y[chosen], done)
+            losses, norms = team.step(x, y, done, self.watch)
             self._seconds[i] += time.perf_counter() - begun
             self._loss[i, :, done] = losses.numpy()
             self._gradients[i][:, :, done] = norms.numpy()
+            if self._watched is not None:
+                for array, found in zip(vars(self._watched).values(), team.watched, strict=True):
+                    array[i, :, done] = found.numpy()
         self.step += 1
         held = None
         if self.step % self.evaluate_every == 0 or self.step == self.steps:
             held = tuple(team.evaluate() for team in self.teams)
             self._held.append(Held.of(self.step, held))
-        return Step(done, self._loss[:, :, done], tuple(g[:, :, done] for g in self._gradients), held)
+        watched = None if self._watched is None else self._watched.part(np.s_[..., done])
+        bad = None if self._bad is None else self._bad[:, done]
+        return Step(done, self._loss[:, :, done], tuple(g[:, :, done] for g in self._gradients), held, watched, bad)
 
     def results(self) -> Results:
         """All that was measured so far."""
@@ -141,6 +163,8 @@ class Race(Iterator[Step]):
             examples=len(self.data.x),
             classes=self.data.classes,
             race=self.manifest,
+            watched=None if self._watched is None else self._watched.part(np.s_[..., : self.step]),
+            bad=None if self._bad is None else self._bad[:, : self.step].copy(),
         )
 
     @property
@@ -164,9 +188,28 @@ class Race(Iterator[Step]):
             "seeds": list(self.seeds),
             "steps": self.steps,
             "evaluate_every": self.evaluate_every,
+            "watch": self.watch,
+            "spoil": self.spoil,
+            "spoil_every": self.spoil_every,
             **shared,
             "clip_settings": dict(self.common.clip_settings),
         }
+
+    def _examples(self, chosen: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """The chosen examples (seeds n), spoiled for the seeds whose turn it is."""
+        x, y = self.data.x[chosen], self.data.y[chosen]
+        if self._bad is not None:
+            for place in np.flatnonzero(self._bad[:, step]).tolist():
+                generator = torch.Generator().manual_seed(SPOILING + 1_000_003 * self.seeds[place] + step)
+                x[place], y[place] = tasks.SPOILS[str(self.spoil)].change(x[place], y[place], generator)
+        return x, y
+
+    def _spoiled(self, seed: int) -> np.ndarray:
+        """Which steps (steps) of a seed have a bad batch; the first `SPARED` have none."""
+        generator = torch.Generator().manual_seed(SPOILING + 1_000_003 * seed - 1)
+        bad: np.ndarray = (torch.rand(self.steps, generator=generator) < 1 / self.spoil_every).numpy()
+        bad[:SPARED] = False
+        return bad
 
     def _batch(self, seed: int, step: int, size: int) -> Tensor:
         """Which examples a seed sees in a step: epoch follows epoch without a gap, each in an order of its own."""
@@ -198,6 +241,7 @@ class Race(Iterator[Step]):
             "gradients": [g.copy() for g in self._gradients],
             "held": list(self._held),
             "seconds": self._seconds.copy(),
+            "watched": None if self._watched is None else self._watched.part(...),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -216,6 +260,8 @@ class Race(Iterator[Step]):
         self.step, self._held = state["step"], list(state["held"])
         self._loss, self._seconds = state["loss"].copy(), state["seconds"].copy()
         self._gradients = [g.copy() for g in state["gradients"]]
+        if self._watched is not None and state["watched"] is not None:
+            self._watched = state["watched"].part(...)
 
 
 def _contestant(given: Any) -> Contestant:
@@ -239,7 +285,10 @@ def _setup(base: Setup, given: Mapping[str, Any]) -> Setup:
 
 
 def _check(race: Race) -> None:
-    for what, number in (("steps", race.steps), ("evaluate_every", race.evaluate_every)):
+    if race.spoil is not None and race.spoil not in tasks.SPOILS:
+        raise NormcoreError(f"race: spoil={race.spoil!r} must be one of {', '.join(tasks.SPOILS)}, or None for none")
+    counts = {"steps": race.steps, "evaluate_every": race.evaluate_every, "spoil_every": race.spoil_every}
+    for what, number in counts.items():
         if not isinstance(number, int) or isinstance(number, bool) or number < 1:
             raise NormcoreError(f"race: {what}={number!r} must be a whole number of at least 1")
     if not race.seeds or len(set(race.seeds)) != len(race.seeds):

@@ -40,6 +40,36 @@ class Held:
 
 
 @dataclass(frozen=True)
+class Watched:
+    """The whole gradient before and after clipping, in each step: arrays (contestants seeds ...).
+
+    `before` and `after` are its lengths, `angle` lies between the two in radians, `fired` says whether anything
+    changed. Of a gradient that is not finite there is no angle.
+    """
+
+    before: np.ndarray
+    after: np.ndarray
+    angle: np.ndarray
+    fired: np.ndarray
+
+    @classmethod
+    def empty(cls, *shape: int) -> "Watched":
+        """Room for what is to come."""
+        return cls(np.full(shape, np.nan), np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape, bool))
+
+    @property
+    def scale(self) -> np.ndarray:
+        """The length after clipping as a share of that before; 1 where there was none."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(self.before == 0, 1.0, self.after / self.before)
+
+    def part(self, index: Any) -> "Watched":
+        """A copy of the same part of all arrays."""
+        before, after, angle, fired = (array[index].copy() for array in vars(self).values())
+        return Watched(before, after, angle, fired)
+
+
+@dataclass(frozen=True)
 class Row:
     """One contestant in the table.
 
@@ -69,7 +99,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Results:
-    """The curves of a race: `loss` (contestants seeds steps) before each step, `gradients` (seeds layers steps)."""
+    """The curves of a race: `loss` (contestants seeds steps) before each step, `gradients` (seeds layers steps).
+
+    `watched` is there if the race was asked to watch, `bad` (seeds steps) says which batches were bad, if some are.
+    """
 
     labels: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -84,6 +117,8 @@ class Results:
     examples: int = 0
     classes: int = 0
     race: Mapping[str, Any] = field(default_factory=dict)
+    watched: Watched | None = None
+    bad: np.ndarray | None = None
 
     @property
     def diverged(self) -> np.ndarray:

@@ -21,7 +21,8 @@ class Data:
     """Examples to learn from and examples held out.
 
     `kind` says what an example is: "features" (c), an "image" (c h w) or a "sequence" (t c). `y` is a class (long) or a
-    number (float); `classes` is 0 where numbers are to be predicted. With `ordered` batches come as they stand in the data, not shuffled.
+    number (float); `classes` is 0 where numbers are to be predicted. With `ordered` batches come as they stand in the
+    data, not shuffled.
     """
 
     kind: str

@@ -82,23 +82,33 @@ class Team:
         self.learned = everything
         self.layers = [name for name, p in self.nets[0].named_parameters() if p.ndim > 1]
         self.memory: list[dict[str, Any]] = [{} for _ in seeds]
+        self.watched: tuple[Tensor, ...] = ()
 
-    def step(self, x: Tensor, y: Tensor, done: int) -> tuple[Tensor, Tensor]:
-        """A step on a batch for each seed (seeds n ...); the losses (seeds) and gradient norms (seeds layers)."""
+    def step(self, x: Tensor, y: Tensor, done: int, watch: bool = False) -> tuple[Tensor, Tensor]:
+        """A step on a batch for each seed (seeds n ...); the losses (seeds) and gradient norms (seeds layers).
+
+        With `watch`, `watched` is what the clipping did to each seed's whole gradient: its length before and after,
+        the angle between the two in radians, and whether anything changed.
+        """
         for net in self.nets:
             net.train()
         try:
             losses = self._losses(x, y)
         except torch.linalg.LinAlgError:  # weights that have diverged have no singular values
-            return torch.full((len(x),), torch.nan), torch.full((len(x), len(self.layers)), torch.nan)
+            lost = torch.full((len(x),), torch.nan)
+            self.watched = (lost, lost, lost, torch.zeros(len(x), dtype=torch.bool)) if watch else ()
+            return lost, torch.full((len(x), len(self.layers)), torch.nan)
         # Some methods have a parameter that a setting leaves out of the computation: its gradient is zero.
         gradients = torch.autograd.grad(losses.sum(), self.learned, materialize_grads=True)
         for parameter, gradient in zip(self.learned, gradients, strict=True):
             # The fused optimizers read memory in order, whatever the strides say.
             parameter.grad = gradient.contiguous()
         norms = self._norms()
+        raw = self._whole() if watch else None
         if self.setup.clip is not None:
             self._clip()
+        if raw is not None:
+            self.watched = _compared(raw, raw if self.setup.clip is None else self._whole())
         factor = SCHEDULES[self.setup.schedule](done / self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = self.setup.learning_rate * factor
@@ -167,6 +177,17 @@ class Team:
             [torch.stack([_gradient(net.get_parameter(n)).norm() for n in self.layers]) for net in self.nets]
         )
 
+    def _alone(self, seed: int) -> list[Tensor]:
+        """What one seed learns, as if it were alone."""
+        return [p[seed] for p in self.learned] if self.stacked else list(self.nets[seed].parameters())
+
+    def _whole(self) -> Tensor:
+        """All gradients of each seed as one vector, a copy in float64 (seeds parameters)."""
+        gradients = [_gradient(p).detach().double() for p in self.learned]
+        if self.stacked:
+            return torch.cat([gradient.flatten(1) for gradient in gradients], 1)
+        return torch.cat([gradient.flatten() for gradient in gradients]).reshape(len(self.memory), -1)
+
     def _clip(self) -> None:
         """Each seed's gradients through the clipping method, as if it were alone."""
         method = METHODS[str(self.setup.clip)]
@@ -176,6 +197,8 @@ class Team:
             else:
                 gradients = [_gradient(p) for p in self.nets[seed].parameters()]
             given: dict[str, Any] = {"state": memory} if memory else {}
+            if "parameters" in method.inputs:
+                given["parameters"] = [p.detach() for p in self._alone(seed)]
             normed = method(gradients, **self.setup.clip_settings, **given)
             for gradient, clipped in zip(gradients, normed.y, strict=True):
                 gradient.copy_(clipped)
@@ -220,6 +243,28 @@ def _gradient(parameter: Tensor) -> Tensor:
     return parameter.grad
 
 
+def _compared(raw: Tensor, clipped: Tensor) -> tuple[Tensor, ...]:
+    """Lengths of two vectors for each seed (seeds parameters), their angle, and whether they differ.
+
+    The angle is taken between unit vectors by their chord, which is exact where they are nearly parallel.
+    """
+    before, after = _lengths(raw), _lengths(clipped)
+    if raw is clipped:
+        return before, after, torch.where(before.isfinite(), 0.0, torch.nan), torch.zeros(len(raw), dtype=torch.bool)
+    fired = ((raw != clipped) & ~(raw.isnan() & clipped.isnan())).any(1)
+    one, other = raw / before[:, None], clipped / after[:, None]
+    angle = 2 * torch.atan2((one - other).norm(dim=1), (one + other).norm(dim=1))
+    angle = torch.where((before > 0) & (after > 0), angle, torch.where(before.isfinite(), 0.0, torch.nan))
+    return before, after, torch.where(fired, angle, torch.where(before.isfinite(), 0.0, torch.nan)), fired
+
+
+def _lengths(vectors: Tensor) -> Tensor:
+    """The length of each row, without overflow on the way."""
+    largest = vectors.abs().amax(1, keepdim=True)
+    scale = torch.where((largest > 0) & largest.isfinite(), largest, 1.0)
+    return (vectors / scale).norm(dim=1) * scale[:, 0]
+
+
 def _check(setup: Setup) -> None:
     """Refuses what no net can be trained with, in a sentence."""
     known: Mapping[str, Any]
@@ -235,6 +280,16 @@ def _check(setup: Setup) -> None:
     for what, number in (("learning_rate", setup.learning_rate), ("weight_decay", setup.weight_decay)):
         if not isinstance(number, int | float) or not 0 <= number < float("inf"):
             raise NormcoreError(f"race: {what}={number!r} must be a finite number of at least 0")
-    if setup.clip is not None and (setup.clip not in METHODS or METHODS[setup.clip].family != "gradient"):
+    if setup.clip is not None:
+        check_clip(setup.clip)
+
+
+def check_clip(key: str) -> None:
+    """Refuses what is no gradient method, and those that a race cannot feed, in a sentence."""
+    if key not in METHODS or METHODS[key].family != "gradient":
         clips = ", ".join(key for key, method in METHODS.items() if method.family == "gradient")
-        raise NormcoreError(f"race: no clipping method is called {setup.clip!r}; there are {clips}")
+        raise NormcoreError(f"race: no clipping method is called {key!r}; there are {clips}")
+    if "examples" in METHODS[key].layouts:
+        raise NormcoreError(
+            f"race: {key} takes the gradient of every example by itself, and a race has only their mean"
+        )

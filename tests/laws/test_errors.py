@@ -207,7 +207,8 @@ MESSAGES: list[tuple[Callable[[], Any], str]] = [
     ),
     (
         lambda: clipper("x"),
-        "no gradient method is called 'x'; there are clip_by_global_norm, clip_by_value (of 2 in normcore.METHODS)",
+        "no gradient method is called 'x'; there are soft_clip, clip_by_global_norm, clip_by_norm_per_parameter, "
+        f"clip_by_value, moving_average_clipping (of {len(GRADIENTS)} in normcore.METHODS)",
     ),
     (
         lambda: reparametrize(nn.ConvTranspose2d(2, 3, 3), "weight_norm"),

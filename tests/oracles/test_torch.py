@@ -26,8 +26,6 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "global_response_norm": {"eps": 1e-6, "residual": True},  # the authors' code
     "weight_norm": {"dim": 0},  # torch.nn.utils.parametrizations.weight_norm
     "weight_standardization": {"eps": 1e-5, "eps_place": "outside", "unbiased": True},  # the authors' code
-    "clip_by_global_norm": {"max_norm": 1.0, "norm_type": 2.0, "eps": 1e-6},  # torch's clipping by norm
-    "clip_by_value": {"clip_value": 1.0, "lower": None, "upper": None},
 }
 
 MODULES = {

@@ -2,10 +2,9 @@
 
 from typing import Annotated
 
-import torch
 from torch import Tensor
 
-from normcore.core import Method, Normed, Paper, Range, Region, widen
+from normcore.core import Epsilon, Method, NormcoreError, Normed, Paper, Range, Region, multiply, norms_of, total
 
 
 def clip_by_global_norm(
@@ -13,23 +12,32 @@ def clip_by_global_norm(
     *,
     max_norm: Annotated[float, Range(0.0, usual=(0.0, 5.0))] = 1.0,
     norm_type: Annotated[float, Range(1e-6, usual=(1.0, 4.0), infinite=True)] = 2.0,
-    eps: Annotated[float, Range(0.0, 1.0, usual=(1e-12, 1e-1), logarithmic=True)] = 1e-6,
+    eps: Epsilon = 1e-6,
+    error_if_nonfinite: bool = False,
 ) -> Normed:
     """Multiplies all gradients by ``min(1, max_norm / (norm + eps))``, the norm being that of all of them together.
 
     The direction stays. As in PyTorch ε is added to the norm, so that a norm just below the threshold shrinks by a
-    millionth too (TensorFlow and optax have no ε). A norm that is not finite makes the result nan or 0, as there.
-    The norm of half-precision gradients is taken in float32.
+    millionth too (TensorFlow and optax have no ε); ``torch.nn.utils.clip_grad_norm`` is the same under its old name,
+    deprecated since PyTorch 0.4. The norm of half-precision gradients is taken in float32.
+
+    One value of inf makes the norm inf and the factor 0: that value becomes nan, and every other one silently 0. One
+    nan makes all of them nan. PyTorch does the same and says nothing; the report's `norm_before` tells,
+    `skip_if_nonfinite` drops such a step, and with `error_if_nonfinite` it is an error, before anything is changed.
 
     Shapes: any list of tensors. Units: those of the gradient.
+    Errors: `NormcoreError` for a norm that is not finite, with `error_if_nonfinite`.
     Source: Pascanu, Mikolov and Bengio 2012, arXiv:1211.5063.
     """
-    norms = [torch.linalg.vector_norm(widen(gradient), norm_type) for gradient in gradients if gradient.numel()]
-    if not norms:
-        return Normed(list(gradients), {})
-    norm = torch.linalg.vector_norm(torch.stack([n.to(norms[0]) for n in norms]), norm_type)
+    norms = norms_of(gradients, norm_type)
+    norm = total(norms, norm_type)
+    if error_if_nonfinite and not norm.isfinite():
+        raise NormcoreError(
+            f"clip_by_global_norm: the norm of the gradients is {float(norm):g}; leave out this step, or let "
+            "error_if_nonfinite=False pass it on"
+        )
     scale = (max_norm / (norm + eps)).clamp(max=1.0)
-    clipped = [(widen(gradient) * scale.to(gradient.device)).to(gradient.dtype) for gradient in gradients]
+    clipped = multiply(gradients, scale, norms, norm_type)
     return Normed(clipped, {"norm": norm.detach(), "scale": scale.detach()})
 
 
@@ -47,9 +55,14 @@ METHOD = Method(
     "and bounds the step.",
     formula=r"<x> \cdot \min\left(1, \frac{<max_norm>}{<norm> + <eps>}\right)",
     pytorch=lambda settings: (
-        "torch.nn.utils.clip_grad_norm_(parameters, {max_norm}, norm_type={norm_type})"
+        "torch.nn.utils.clip_grad_norm_(\n"
+        "    parameters, {max_norm}, norm_type={norm_type}, error_if_nonfinite={error_if_nonfinite}\n)"
         if settings["eps"] == 1e-6
-        else "norm = torch.nn.utils.get_total_norm([p.grad for p in parameters], norm_type={norm_type})\n"
+        else "norm = torch.nn.utils.get_total_norm(\n"
+        "    [p.grad for p in parameters], norm_type={norm_type}, error_if_nonfinite={error_if_nonfinite}\n)\n"
         "parameters[0].grad.mul_(torch.clamp({max_norm} / (norm + {eps}), max=1.0))"
     ),
+    builds_on=("clip_by_value",),
+    keeps=frozenset({"direction", "clipped", "small"}),
+    limits={"norm": "max_norm"},
 )

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from normcore.core import Method, Normed, Paper, Range
+from normcore.core import Method, Normed, Paper, Range, replace
 
 Lower = Annotated[float | None, Range(-math.inf, 0.0, usual=(-5.0, 0.0), none="-clip_value", infinite=True)]
 Upper = Annotated[float | None, Range(0.0, usual=(0.0, 5.0), none="clip_value", infinite=True)]
@@ -20,14 +20,16 @@ def clip_by_value(
 ) -> Normed:
     """Cuts every element to the interval from -clip_value to clip_value, or from `lower` to `upper`.
 
-    Large elements shrink and small ones stay, so the direction of the whole gradient changes.
+    Large elements shrink and small ones stay, so the direction of the whole gradient changes. An infinite element
+    becomes the end of the interval; nan stays nan.
 
     Shapes: any list of tensors. Units: those of the gradient.
     Source: Mikolov 2012 (PhD thesis, Brno University of Technology).
     """
     low = -clip_value if lower is None else lower
     high = clip_value if upper is None else upper
-    return Normed([gradient.clamp(low, high) for gradient in gradients], {})
+    clipped, _ = replace(gradients, lambda g: g.clamp(low, high), in_place=lambda g: g.clamp_(low, high))
+    return Normed(clipped, {})
 
 
 METHOD = Method(
@@ -50,4 +52,6 @@ METHOD = Method(
         else f"parameters[0].grad.clamp_({'-{clip_value}' if settings['lower'] is None else '{lower}'}, "
         f"{'{clip_value}' if settings['upper'] is None else '{upper}'})"
     ),
+    keeps=frozenset({"clipped", "small"}),
+    limits={"value": "clip_value"},
 )

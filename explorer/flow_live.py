@@ -1,0 +1,113 @@
+"""Experiments of the Gradient flow page that take longer than a moment: begun by a button, watched, stopped, kept."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import streamlit as st
+
+from explorer.runner import Desk, Racing, State
+from explorer.turns import SEATS
+
+TICK = 0.3
+"""Seconds from one look at a running experiment to the next."""
+
+
+class Desks(dict[str, Desk]):
+    """What one visitor has on the server: a desk for each kind of experiment."""
+
+    def close(self) -> None:
+        """The visitor has gone."""
+        for desk in self.values():
+            desk.close()
+
+
+@st.cache_resource(scope="session", max_entries=1, on_release=Desks.close, show_spinner=False)
+def desks() -> Desks:
+    """This visitor's desks; they end with the visit."""
+    return Desks()
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A kind of experiment: what it is made from, as text; how to make it; its steps; and how to show what it found.
+
+    `about` says what will be computed, `problem` why it cannot be.
+    """
+
+    name: str
+    made_from: str
+    make: Callable[[], Racing]
+    steps: int
+    about: str
+    show: Callable[[Any, State], None]
+    problem: str = ""
+
+
+def live(experiment: Experiment) -> None:
+    """The experiment, looked at again and again only while it goes on."""
+    desk = desks().setdefault(experiment.name, Desk())
+    ticking = desk.runner is not None and desk.runner.state().going
+    st.fragment(_look, run_every=TICK if ticking else None)(experiment, ticking)
+
+
+def _look(experiment: Experiment, ticking: bool) -> None:
+    """One look. The timer is this fragment's own, so that no other change is lost to it."""
+    desk = desks().setdefault(experiment.name, Desk())
+    if desk.runner is not None:
+        desk.runner.beat()
+    state = desk.runner.state() if desk.runner else State("ready", 0, experiment.steps)
+    same = desk.runner is not None and desk.made_from == experiment.made_from
+    _buttons(experiment, desk, state, same)
+    if desk.runner is not None:
+        told = f"{state.phase.capitalize()} · {state.step:,} of {state.steps:,}"
+        if state.phase == "waiting":
+            told = f"{SEATS} experiments compute at once; this is number {state.place} in line"
+        # One that diverged is over before its last step.
+        over = state.phase in ("finished", "broken off")
+        st.progress(1.0 if over else min(1.0, state.step / state.steps), text=told)
+    if state.sentence:
+        st.warning(state.sentence, icon=":material/warning:")
+    if state.results is not None and not same:
+        st.info("This was measured before your last change; start again to measure what is set up now.")
+    if state.results is not None:
+        experiment.show(state.results, state)
+    if state.going != ticking:
+        st.rerun()  # at the end, so that a click is answered before the page begins anew
+
+
+def _buttons(experiment: Experiment, desk: Desk, state: State, same: bool) -> None:
+    """Start or pause, and what is going to be computed."""
+    with st.container(horizontal=True, gap="small", vertical_alignment="center"):
+        if state.going:
+            st.button(
+                "Pause", on_click=partial(_pause, experiment.name), key=f"{experiment.name}_go", icon=":material/pause:"
+            )
+        else:
+            over = same and state.phase in ("finished", "broken off")
+            label = "Go on" if same and state.phase == "paused" else "Start"
+            st.button(
+                label,
+                on_click=partial(_play, experiment),
+                key=f"{experiment.name}_go",
+                type="primary",
+                icon=":material/play_arrow:",
+                disabled=over or bool(experiment.problem),
+                help="This has been measured; change something, and measure again." if over else None,
+            )
+        st.caption(experiment.problem or experiment.about)
+
+
+def _play(experiment: Experiment) -> None:
+    desk = desks().setdefault(experiment.name, Desk())
+    runner = desk.runner
+    if runner is None or desk.made_from != experiment.made_from:
+        runner = desk.begin(experiment.made_from, experiment.make, experiment.steps)
+    runner.play()
+
+
+def _pause(name: str) -> None:
+    runner = desks()[name].runner
+    if runner is not None:
+        runner.pause()

@@ -1,0 +1,134 @@
+"""What drives a race on a page: play, pause, step, reset, keep and speed, and the line that says where it is."""
+
+from functools import partial
+from typing import Protocol
+
+import streamlit as st
+
+from explorer import controls
+from explorer.runner import Desk, Racing, State
+from explorer.turns import SEATS
+from normcore.lab.results import Results
+
+SPEEDS = {"full speed": 0.0, "100 steps a second": 100.0, "10 steps a second": 10.0, "1 step a second": 1.0}
+
+
+class Raced(Protocol):
+    """What is to be raced: told as text, how many steps, what it weighs, and what stands in its way, if anything."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def weight(self) -> str: ...
+    @property
+    def problem(self) -> str: ...
+    def make(self) -> Racing: ...
+
+
+def look(mine: Desk) -> None:
+    """Say that somebody looks, and how fast it shall go."""
+    if mine.runner is not None:
+        mine.runner.set_speed(SPEEDS.get(str(st.session_state.get("speed")), 0.0))
+        mine.runner.beat()
+
+
+def buttons(setup: Raced, mine: Desk, state: State, keeps: bool = True) -> None:
+    """Play, pause, step, reset, keep; and how fast."""
+    same = is_same(setup, mine)
+    over = same and state.phase in ("finished", "broken off")
+    if state.going:
+        st.button("Pause", on_click=partial(_pause, mine), key="go", type="primary", icon=":material/pause:")
+    else:
+        label = "Go on" if same and state.phase == "paused" else "Start"
+        stuck = over or bool(setup.problem and not same)
+        st.button(
+            label,
+            on_click=partial(play, setup, mine),
+            key="go",
+            type="primary",
+            icon=":material/play_arrow:",
+            disabled=stuck,
+            help="This race is over; change something, or reset it." if over else None,
+        )
+    blocked = state.going or over or bool(setup.problem and not same)
+    st.button("Step", on_click=partial(play, setup, mine, 1), key="one", icon=":material/skip_next:", disabled=blocked)
+    st.button(
+        "Reset", on_click=partial(_reset, mine), key="reset", icon=":material/replay:", disabled=mine.runner is None
+    )
+    if keeps:
+        _keeping(mine, state)
+    with st.container(width=190):
+        controls.pick("Speed", list(SPEEDS), "speed", "full speed")
+
+
+def _keeping(mine: Desk, state: State) -> None:
+    kept = any(old is state.results for _, old in mine.kept)
+    idle = not isinstance(state.results, Results) or state.going or kept
+    st.button(
+        "Keep",
+        on_click=partial(_keep, mine),
+        key="keep",
+        icon=":material/keep:",
+        disabled=idle,
+        help="Its curves stay, gray, behind those of the next races; three races at most.",
+    )
+    if mine.kept:
+        st.button("Forget", on_click=partial(_forget, mine), key="forget", icon=":material/keep_off:")
+
+
+def is_same(setup: Raced, mine: Desk) -> bool:
+    """Whether the race at hand is the one that is set up."""
+    return mine.runner is not None and mine.made_from == setup.text
+
+
+def play(setup: Raced, mine: Desk, steps: int | None = None) -> None:
+    """Go on with the race that is set up, or begin it; to the end, or for some steps."""
+    runner = mine.runner
+    if runner is None or mine.made_from != setup.text:
+        runner = mine.begin(setup.text, setup.make, setup.steps)
+    if steps is None:
+        runner.play()
+    else:
+        runner.advance(steps)
+
+
+def _pause(mine: Desk) -> None:
+    if mine.runner is not None:
+        mine.runner.pause()
+
+
+def _reset(mine: Desk) -> None:
+    mine.close()
+    mine.runner = None
+
+
+def _keep(mine: Desk) -> None:
+    if mine.runner is not None and (results := mine.runner.state().results) is not None:
+        mine.number += 1
+        mine.keep(f"race {mine.number}", results)
+
+
+def _forget(mine: Desk) -> None:
+    mine.kept = []
+
+
+def status(setup: Raced, mine: Desk, state: State) -> None:
+    """Where the race is, and what stands in its way."""
+    pace = ""
+    if isinstance(state.results, Results):
+        pace = f" · {1e3 * float(state.results.seconds.sum()):.3g} ms a step"
+    if state.phase == "waiting":
+        told = f"{SEATS} races compute at once; {state.place - 1} wait before yours: it is number {state.place} in line"
+    else:
+        told = f"{state.phase.capitalize()} · step {state.step:,} of {state.steps:,}{pace}"
+    st.progress(min(1.0, state.step / state.steps), text=told)
+    if state.sentence:
+        st.warning(state.sentence, icon=":material/warning:")
+    if setup.problem:
+        st.warning(setup.problem, icon=":material/block:")
+    else:
+        same = mine.runner is None or is_same(setup, mine)
+        before = "" if same else "**Below is the race before your change.** Start races what is set up now: "
+        st.caption(before + setup.weight)

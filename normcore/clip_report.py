@@ -1,0 +1,174 @@
+"""What a clipper did in one call, worked out from what it wrote down when somebody asks."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from normcore.core import Multiplied, Repeatable, Replaced
+
+
+@dataclass(frozen=True)
+class TensorReport:
+    """What happened to one gradient tensor; the fields are those of `ClipReport`."""
+
+    norm_before: float
+    norm_after: float
+    scale: float
+    angle: float
+    fraction: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tensor: norm before, after, of the difference, inner product, and how many elements changed; of how many."""
+
+    before: float
+    after: float
+    apart: float
+    together: float
+    changed: float
+    size: int
+    turned: bool = True
+
+
+class ClipReport:
+    """What a clipper did in one call.
+
+    `norm_before` and `norm_after` are norms of all gradients together (the L2 norm, or the clipper's `norm_type`), in
+    the gradient's unit; `scale` is their ratio (1 where nothing was there to clip); `angle` lies between the gradient
+    before and after, in radians; `fired` says whether anything was changed; `fraction` is the share of elements that
+    the method changed, where an element multiplied by another factor than 1 counts, even if it is 0; `per_tensor` has
+    the same for each gradient. With per-example methods, before is the gradient that no clipping and no noise would
+    have given, and `fraction` counts the elements of all examples.
+
+    Everything is worked out when it is first asked for: nothing waits for the device before.
+    """
+
+    def __init__(
+        self, change: Multiplied | Replaced | Repeatable | None, sizes: Sequence[int], norm_type: float = 2.0
+    ) -> None:
+        self._change, self._sizes, self._norm_type = change, tuple(sizes), norm_type
+
+    def settle(self) -> None:
+        """Work out the numbers now, before the copy that they come from is written over."""
+        if isinstance(self._change, Repeatable):
+            _ = self._rows
+            self._change = None
+
+    @cached_property
+    def _rows(self) -> list[Row]:
+        if self._change is None:
+            return [Row(0.0, 0.0, 0.0, 0.0, 0.0, size) for size in self._sizes]
+        if isinstance(self._change, Replaced | Repeatable):
+            found = self._change.pieces if isinstance(self._change, Replaced) else self._change.pieces()
+            return [_replaced(piece, size) for piece, size in zip(found, self._sizes, strict=True)]
+        norms, factors = self._change.norms, self._change.factors
+        if not isinstance(factors, list):
+            norms, factors = _numbers(norms), _numbers(factors.expand(len(self._sizes)))
+            return [_multiplied([n], [f], size, False) for n, f, size in zip(norms, factors, self._sizes, strict=True)]
+        pairs = [(_numbers(n.reshape(-1)), _numbers(f.reshape(-1))) for n, f in zip(norms, factors, strict=True)]
+        return [_multiplied(n, f, size, len(n) > 1) for (n, f), size in zip(pairs, self._sizes, strict=True)]
+
+    @cached_property
+    def _whole(self) -> TensorReport:
+        change = self._change
+        one = isinstance(change, Multiplied) and not isinstance(change.factors, list) and change.factors.ndim == 0
+        return _report(self._rows, self._norm_type, turned=not one)
+
+    @property
+    def norm_before(self) -> float:
+        return self._whole.norm_before
+
+    @property
+    def norm_after(self) -> float:
+        return self._whole.norm_after
+
+    @property
+    def scale(self) -> float:
+        return self._whole.scale
+
+    @property
+    def angle(self) -> float:
+        return self._whole.angle
+
+    @property
+    def fraction(self) -> float:
+        return self._whole.fraction
+
+    @property
+    def fired(self) -> bool:
+        return self._whole.fraction > 0
+
+    @cached_property
+    def per_tensor(self) -> tuple[TensorReport, ...]:
+        return tuple(_report([row], self._norm_type, row.turned) for row in self._rows)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ClipReport) and (self._whole, self.per_tensor) == (other._whole, other.per_tensor)
+
+    def __hash__(self) -> int:
+        return hash((self._whole, self.per_tensor))
+
+    def __repr__(self) -> str:
+        whole = ", ".join(f"{name}={value!r}" for name, value in vars(self._whole).items())
+        return f"ClipReport({whole}, fired={self.fired}, per_tensor=<{len(self._sizes)}>)"
+
+    def __reduce__(self) -> Any:
+        return _restored, (self._rows, self._whole, self._norm_type)
+
+
+def _restored(rows: list[Row], whole: TensorReport, norm_type: float) -> ClipReport:
+    report = ClipReport(None, [row.size for row in rows], norm_type)
+    report.__dict__ |= {"_rows": rows, "_whole": whole}
+    return report
+
+
+def _numbers(values: Tensor) -> list[float]:
+    numbers: list[float] = values.detach().double().tolist()
+    return numbers
+
+
+def _multiplied(norms: list[float], factors: list[float], size: int, turned: bool) -> Row:
+    """A tensor of which each region, of equal size, was multiplied by its factor; 0 stands for dropping it."""
+    after = [norm * factor if factor else 0.0 for norm, factor in zip(norms, factors, strict=True)]
+    apart = [norm * abs(1 - factor) for norm, factor in zip(norms, factors, strict=True)]
+    changed = size * sum(factor != 1 for factor in factors) / max(1, len(factors))
+    together = sum(norm * other for norm, other in zip(norms, after, strict=True))
+    return Row(_norm(norms), _norm(after), _norm(apart), together, changed, size, turned or min(factors, default=1) < 0)
+
+
+def _replaced(piece: tuple[Tensor, ...], size: int) -> Row:
+    """A tensor that was replaced."""
+    before, after, apart, together, changed = _numbers(torch.stack([part.double() for part in piece]))
+    return Row(before, after, apart, together, changed, size)
+
+
+def _norm(values: Sequence[float], norm_type: float = 2.0) -> float:
+    if not values:
+        return 0.0
+    return float(torch.linalg.vector_norm(torch.tensor(values, dtype=torch.float64), norm_type))
+
+
+def _report(rows: Sequence[Row], norm_type: float, turned: bool) -> TensorReport:
+    before, after = (_norm([getattr(row, name) for row in rows], norm_type) for name in ("before", "after"))
+    size = sum(row.size for row in rows) or 1
+    angle = 0.0
+    if turned or not math.isfinite(before):
+        angle = _angle(before, after, _norm([row.apart for row in rows]), sum(row.together for row in rows))
+    return TensorReport(before, after, after / before if before else 1.0, angle, sum(r.changed for r in rows) / size)
+
+
+def _angle(before: float, after: float, apart: float, together: float) -> float:
+    """The angle between two vectors, by their distance where that is small and exact; 0 where one is zero."""
+    if not before or not after:
+        return 0.0
+    if not all(map(math.isfinite, (before, after, apart, together))):
+        return math.nan
+    if apart < 0.1 * before:
+        return 2 * math.asin(max(0.0, (apart**2 - (before - after) ** 2) / before / after) ** 0.5 / 2)
+    return math.acos(min(1.0, max(-1.0, together / before / after)))

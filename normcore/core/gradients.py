@@ -1,0 +1,259 @@
+"""What gradient methods are written in: norms of lists of tensors, and the two ways in which gradients are changed.
+
+A method that is called with a plain list leaves it alone and can be differentiated. A clipper calls it with `Owned`
+gradients: the same two functions then overwrite them, and write down what the clipper's report is made of.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from normcore.core.errors import NormcoreError
+from normcore.core.statistics import widen
+
+BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+@dataclass
+class Multiplied:
+    """Gradients with these norms were multiplied by one factor, by one each, or by one each region of each."""
+
+    norms: Any
+    factors: Any
+    norm_type: float = 2.0
+
+
+@dataclass
+class Replaced:
+    """The `difference` that was made to each gradient."""
+
+    pieces: list[tuple[Tensor, ...]]
+
+
+@dataclass
+class Repeatable:
+    """Gradients as they were before a function changed them, and what it takes to do it again."""
+
+    before: list[Tensor]
+    function: Callable[..., Any]
+    beside: tuple[list[Tensor], ...]
+
+    def pieces(self) -> list[tuple[Tensor, ...]]:
+        """The `difference` that was made to each gradient."""
+        rows = zip(self.before, *self.beside, strict=True)
+        afters = ((b, self.function(widen(b), *others) if b.numel() else b) for b, *others in rows)
+        return [difference(b, after.to(b.dtype)) for b, after in afters]
+
+
+class Owned(list[Tensor]):
+    """Gradients that may be overwritten, room for a copy of them, and what was done to them."""
+
+    def __init__(self, room: list[Tensor] | None = None) -> None:
+        super().__init__()
+        self.room = [] if room is None else room
+        self.change: Multiplied | Replaced | Repeatable | None = None
+
+
+class Examples(Owned):
+    """Gradients of single examples (n ...): they are added up as they are clipped."""
+
+
+def norms_of(gradients: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
+    """The norm of each gradient, as one vector in at least float32; 0 for a gradient without elements."""
+    if not gradients:
+        return torch.zeros(0)
+    kinds = {gradient.dtype for gradient in gradients}
+    wide = torch.float64 if torch.float64 in kinds else torch.float32
+    full = [gradient if gradient.numel() else gradient.new_zeros(1) for gradient in gradients]
+    if kinds == {wide} and not torch.is_grad_enabled():
+        found = list(torch._foreach_norm(full, norm_type))
+    else:
+        found = [torch.linalg.vector_norm(widen(gradient), norm_type) for gradient in full]
+    return torch.stack([norm.to(found[0].device, wide) for norm in found])
+
+
+def total(norms: Tensor, norm_type: float = 2.0) -> Tensor:
+    """The norm of everything, from the norms of its parts."""
+    return torch.linalg.vector_norm(norms, norm_type) if norms.numel() else norms.new_zeros(())
+
+
+def unit_norms(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The norm of each output unit, shaped (o 1 ...); a tensor of at most one axis is one unit."""
+    return [
+        torch.linalg.vector_norm(wide.flatten(1), dim=1).reshape(-1, *(1,) * (wide.ndim - 1))
+        if wide.ndim > 1
+        else torch.linalg.vector_norm(wide)
+        for wide in map(widen, tensors)
+    ]
+
+
+def example_norms(key: str, gradients: Sequence[Tensor]) -> list[Tensor]:
+    """The norm of each example's gradient, shaped (n 1 ...).
+
+    Raises:
+        NormcoreError: The tensors do not begin with one axis of examples that all share.
+    """
+    counts = {gradient.shape[0] if gradient.ndim else 0 for gradient in gradients}
+    if len(counts) > 1 or 0 in counts:
+        said = ", ".join(str(tuple(gradient.shape)) for gradient in gradients[:4])
+        raise NormcoreError(f"{key}: the gradients have shapes {said}; each must begin with the same batch axis")
+    return [
+        torch.linalg.vector_norm(widen(g).reshape(len(g), -1), dim=1).reshape(-1, *(1,) * (g.ndim - 1))
+        for g in gradients
+    ]
+
+
+def multiply(gradients: list[Tensor], factors: Any, norms: Any, norm_type: float = 2.0) -> list[Tensor]:
+    """Multiplies all gradients by one factor (0-dim), each by its own (a vector), or regions of each (a list).
+
+    `norms` are those of what the factors belong to: of each gradient (a vector), or of its regions (a list).
+    """
+    if isinstance(gradients, Owned):
+        gradients.change = Multiplied(norms, factors, norm_type)
+    each = factors if isinstance(factors, list) else list(factors.expand(len(gradients)))
+    if isinstance(gradients, Examples):
+        return [_add_up(g, f) for g, f in zip(gradients, each, strict=True)]
+    if not isinstance(gradients, Owned):
+        return [_scaled(g, f).to(g.dtype) for g, f in zip(gradients, each, strict=True)]
+    groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+    for index, gradient in enumerate(gradients):
+        groups.setdefault((gradient.device, gradient.dtype), []).append(index)
+    for (device, dtype), indices in groups.items():
+        chosen = [gradients[i] for i in indices]
+        if dtype in (torch.float16, torch.bfloat16):
+            torch._foreach_copy_(chosen, [_scaled(gradients[i], each[i]) for i in indices])
+        elif isinstance(factors, list) or factors.ndim:
+            torch._foreach_mul_(chosen, [each[i].to(device, dtype) for i in indices])
+        else:
+            torch._foreach_mul_(chosen, factors.to(device, dtype))
+    return gradients
+
+
+def drop(gradients: list[Tensor], keep: Tensor, norms: Tensor) -> list[Tensor]:
+    """All gradients as they are where `keep` is true, else zeros, whatever was in them."""
+    if not isinstance(gradients, Owned):
+        return [torch.where(keep.to(g.device), g, torch.zeros((), dtype=g.dtype, device=g.device)) for g in gradients]
+    gradients.change = Multiplied(norms, keep.to(norms.dtype))
+    for gradient in gradients:
+        if not gradient.is_cpu:  # looking at the value would wait for the device
+            gradient.masked_fill_(~keep.to(gradient.device), 0.0)
+        elif not keep:
+            gradient.zero_()
+    return gradients
+
+
+def _scaled(gradient: Tensor, factor: Tensor) -> Tensor:
+    wide = widen(gradient)
+    return wide * factor.to(wide.device, wide.dtype)
+
+
+def _add_up(gradient: Tensor, factor: Tensor) -> Tensor:
+    """The sum over examples of the gradients times their factors."""
+    wide = widen(gradient)
+    weights = factor.to(wide.device, wide.dtype).reshape(-1)
+    return (weights @ wide.reshape(len(wide), -1)).reshape(wide.shape[1:])
+
+
+def replace(
+    gradients: list[Tensor],
+    function: Callable[..., Any],
+    *beside: list[Tensor],
+    once: bool = False,
+    in_place: Any = None,
+) -> tuple[list[Tensor], list[Any]]:
+    """Each gradient through a function, together with its entry in each list beside it.
+
+    The function gets them in at least float32, and returns the new gradient, or that and what takes the place of the
+    last list's entry. It is called a second time for the report, unless it may be called only `once`. `in_place` is the
+    same function, overwriting its first argument.
+
+    Returns:
+        The new gradients, and the new last list.
+    """
+    given, kept, pieces = [], [], []
+    room = gradients.room if isinstance(gradients, Owned) else []
+    for i, (gradient, *others) in enumerate(zip(gradients, *beside, strict=True)):
+        if isinstance(gradients, Owned):
+            room[i : i + 1] = [copied(gradient, room[i] if i < len(room) else None)]
+        if in_place and isinstance(gradients, Owned) and widen(gradient) is gradient:
+            given.append(in_place(gradient, *others))
+            continue
+        done = function(widen(gradient), *others) if gradient.numel() else gradient
+        y, memory = done if isinstance(done, tuple) else (done, others[-1] if others else None)
+        y = y.to(gradient.dtype)
+        if isinstance(gradients, Owned):
+            if once:
+                pieces.append(difference(room[i], y))
+            y = gradient.copy_(y)
+        given.append(y)
+        kept.append(memory)
+    if isinstance(gradients, Owned):
+        gradients.change = Replaced(pieces) if once else Repeatable(room, function, beside)
+    return given, kept
+
+
+def copied(tensor: Tensor, room: Tensor | None) -> Tensor:
+    """A copy of a tensor, in the room that there is, if it fits."""
+    if room is None or (room.shape, room.dtype, room.device, room.stride()) != (
+        tensor.shape,
+        tensor.dtype,
+        tensor.device,
+        tensor.stride(),
+    ):
+        room = torch.empty_like(tensor)
+    return room.copy_(tensor)
+
+
+def difference(before: Tensor, after: Tensor) -> tuple[Tensor, ...]:
+    """Norm before, norm after, norm of the difference, inner product, and how many elements changed."""
+    if not before.numel():
+        return (torch.zeros((), dtype=torch.float64),) * 5
+    bits = BITS[before.element_size()]
+    changed = torch.count_nonzero(before.contiguous().view(bits) != after.contiguous().view(bits))
+    one, two = widen(before).reshape(-1), widen(after).reshape(-1)
+    norms = (torch.linalg.vector_norm(vector) for vector in (one, two, one - two))
+    return (*norms, torch.dot(one, two), changed)
+
+
+def recalled(
+    key: str, state: Mapping[str, Any], name: str, gradients: Sequence[Tensor], first: Callable[[Tensor], Tensor]
+) -> list[Tensor]:
+    """What is remembered of each gradient; one that has not been seen yet begins with what `first` makes of it.
+
+    Raises:
+        NormcoreError: The state remembers another number of gradients, or one of another shape.
+    """
+    known = state.get(name) or [None] * len(gradients)
+    if len(known) != len(gradients):
+        raise NormcoreError(
+            f"{key}: the state remembers {len(known)} gradients, not {len(gradients)}; start with an empty one"
+        )
+    found = [first(g) if entry is None else entry for entry, g in zip(known, gradients, strict=True)]
+    for entry, gradient in zip(found, gradients, strict=True):
+        if entry.ndim and entry.shape != gradient.shape:
+            raise NormcoreError(
+                f"{key}: the state remembers a gradient of shape {tuple(entry.shape)}, not {tuple(gradient.shape)}; "
+                "start with an empty one"
+            )
+    return found
+
+
+def parameters_or_zeros(parameters: Sequence[Tensor] | None, gradients: Sequence[Tensor]) -> list[Tensor]:
+    """The parameters that the gradients belong to, or zeros where none were given."""
+    return [torch.zeros_like(g) for g in gradients] if parameters is None else [p.detach() for p in parameters]
+
+
+def moved_toward(before: Tensor | None, value: Tensor, beta: float) -> Tensor:
+    """A running average moved toward a value; it begins with the first, and one that is not finite leaves it alone."""
+    value = value.detach().double()
+    old = value if before is None else before.to(value.device)
+    moved = torch.where(old.isfinite(), beta * old + (1 - beta) * value, value)
+    return torch.where(value.isfinite(), moved, old)
+
+
+def generator(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Randomness that depends on a seed and the number of the step alone, so that a state of one number restores it."""
+    return torch.Generator(device).manual_seed(seed * 1_000_003 + step)

@@ -1,0 +1,65 @@
+"""Clipping at a moving average: the threshold is a multiple of the norm's own running average."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor
+
+from normcore.core import EMPTY, Method, Normed, Paper, Range, Region, moved_toward, multiply, norms_of, total
+
+
+def moving_average_clipping(
+    gradients: list[Tensor],
+    *,
+    state: Mapping[str, Any] = EMPTY,
+    multiple: Annotated[float, Range(0.0, usual=(0.5, 10.0))] = 2.0,
+    beta: Annotated[float, Range(0.0, 1.0, usual=(0.5, 1.0))] = 0.99,
+) -> Normed:
+    """Multiplies all gradients by ``min(1, multiple * average / norm)``, the average being that of earlier norms.
+
+    Each step moves the average by 1 - beta toward the clipped norm, so that one spike hardly moves it; the first
+    step is not clipped and begins it. Pascanu and others advise a multiple from half to ten. A norm that is not finite
+    moves nothing.
+
+    Shapes: any list of tensors. Units: those of the gradient. State: `average`, a number.
+    Source: Pascanu, Mikolov and Bengio 2012, arXiv:1211.5063, section 3.2, which names the average but no way to keep
+    it.
+    """
+    norms = norms_of(gradients)
+    norm = total(norms)
+    average = state.get("average")
+    limit = torch.full_like(norm, torch.inf) if average is None else multiple * average.to(norm)
+    scale = torch.ones_like(norm) if average is None else torch.where(norm > limit, limit / norm, 1.0)
+    moved = moved_toward(average, torch.where(norm > limit, limit, norm), beta)
+    if average is not None:
+        moved = torch.where(norm.isfinite(), moved, average.to(moved))
+    stats = {"norm": norm.detach(), "limit": limit.detach(), "scale": scale.detach()}
+    return Normed(multiply(gradients, scale, norms), stats, {"average": moved})
+
+
+METHOD = Method(
+    fn=moving_average_clipping,
+    name="Moving-Average Clipping",
+    regions=(Region("o ->"), Region("o i ... ->")),
+    paper=Paper(
+        "Razvan Pascanu, Tomáš Mikolov, Yoshua Bengio",
+        "On the difficulty of training Recurrent Neural Networks",
+        2012,
+        "1211.5063",
+    ),
+    why="The threshold of norm clipping is best chosen by looking at the average norm over many steps. A running "
+    "average looks by itself, and follows as norms change.",
+    formula=r"<x> \cdot \min\left(1, \frac{<limit>}{<norm>}\right)",
+    pytorch="average = None  # kept from one step to the next\n"
+    "norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])\n"
+    "limit = norm if average is None else {multiple} * average\n"
+    "if norm > limit:\n"
+    "    for parameter in parameters:\n"
+    "        parameter.grad.mul_(limit / norm)\n"
+    "kept = torch.minimum(norm, limit)\n"
+    "average = kept if average is None else {beta} * average + (1 - {beta}) * kept",
+    builds_on=("clip_by_global_norm",),
+    keeps=frozenset({"direction"}),
+    remembers={"average": "the running average of the clipped norm"},
+)

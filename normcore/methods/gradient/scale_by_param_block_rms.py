@@ -1,0 +1,49 @@
+"""Relative step size: each update tensor is multiplied by the root mean square of its weights."""
+
+from typing import Annotated
+
+from torch import Tensor
+
+from normcore.core import Method, Normed, Paper, Range, Region, Slot, multiply, norms_of, parameters_or_zeros
+
+
+def scale_by_param_block_rms(
+    gradients: list[Tensor],
+    *,
+    parameters: list[Tensor] | None = None,
+    min_scale: Annotated[float, Range(0.0, usual=(1e-6, 1.0), logarithmic=True)] = 1e-3,
+) -> Normed:
+    """Multiplies each gradient by ``max(min_scale, rms)``, the root mean square of the weights that it belongs to.
+
+    Adafactor does this to its update, whose own root mean square is about 1: call it with the updates. Parameters that
+    are left out count as zeros, so that min_scale stands for their root mean square.
+
+    Shapes: any list of tensors, the parameters alike. Units: those of the gradient times those of the weights.
+    Source: Shazeer and Stern 2018, arXiv:1804.04235, section 8.
+    """
+    norms, lengths = norms_of(gradients), norms_of(parameters_or_zeros(parameters, gradients))
+    squares = lengths.square() / lengths.new_tensor([max(1, gradient.numel()) for gradient in gradients])
+    scales = squares.sqrt().clamp(min=min_scale).to(norms)
+    stats = {"parameter_mean_square": list(squares.detach()), "scale": list(scales.detach())}
+    return Normed(multiply(gradients, scales, norms), stats)
+
+
+METHOD = Method(
+    fn=scale_by_param_block_rms,
+    name="Scale by Parameter RMS",
+    regions=(Region("o ->"), Region("o i ... ->")),
+    paper=Paper(
+        "Noam Shazeer, Mitchell Stern",
+        "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost",
+        2018,
+        "1804.04235",
+    ),
+    why="A learning rate in absolute terms means a large step for small weights and a small one for large weights. "
+    "Relative to the weights, one rate suits embeddings and layers of any initialization.",
+    formula=r"<x> \cdot \max(<min_scale>, \sqrt{<parameter_mean_square>})",
+    pytorch="for parameter in parameters:\n"
+    "    parameter.grad.mul_(parameter.detach().square().mean().sqrt().clamp(min={min_scale}))",
+    context={"parameters": Slot("x")},
+    builds_on=("clip_by_block_rms",),
+    keeps=frozenset({"direction of each tensor"}),
+)

@@ -1,0 +1,92 @@
+"""Stable-SPAM: elements are cut to a running maximum, and each tensor is brought to a running norm.
+
+Longer than most: three running averages and eleven authors.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor
+
+from normcore.core import EMPTY, Epsilon, Method, Normed, Paper, Range, Region, recalled, replace
+
+Share = Annotated[float, Range(0.0, 0.9999, usual=(0.0, 0.999))]
+
+
+def stable_spam_clipping(
+    gradients: list[Tensor],
+    *,
+    state: Mapping[str, Any] = EMPTY,
+    gamma1: Share = 0.7,
+    gamma2: Share = 0.9,
+    theta: Share = 0.999,
+    eps: Epsilon = 1e-8,
+) -> Normed:
+    """Multiplies elements above a running maximum by ``maximum / largest``, and each tensor then to a steady norm.
+
+    The running maximum (decay θ) is that of the largest absolute values, this step's included; the norm that a tensor
+    is brought to is m / (sqrt(v) + ε), m and v being running averages of its norms (γ₁) and of their squares (γ₂):
+    about 1. All three are debiased. A tensor of zeros, or one that is not finite, is left alone and moves no norms. The
+    resets of Adam's moments that belong to the method are left to the optimizer.
+
+    Shapes: any list of tensors. Units: none after it. State: `step`, and `maximum`, `m`, `v`, a number for each
+    gradient.
+    Source: Huang, Hu, Zhang and others 2025, arXiv:2502.17055.
+    """
+    step = state.get("step", 0) + 1
+    memories = [
+        [
+            entry.double()
+            for entry in recalled("stable_spam_clipping", state, name, gradients, lambda g: g.new_zeros(()))
+        ]
+        for name in ("maximum", "m", "v")
+    ]
+    factors: list[Tensor] = []
+
+    def steady(gradient: Tensor, maximum: Tensor, m: Tensor, v: Tensor) -> Tensor:
+        largest = gradient.abs().amax()
+        maximum.copy_(torch.where(largest.isfinite(), theta * maximum + (1 - theta) * largest.detach(), maximum))
+        limit = maximum / (1 - theta**step)
+        cut = torch.where(gradient.abs() > limit, (limit / largest).to(gradient), 1.0)
+        norm = torch.linalg.vector_norm(gradient * cut)
+        active = (norm > 0) & norm.isfinite()
+        m.copy_(torch.where(active, gamma1 * m + (1 - gamma1) * norm.detach(), m))
+        v.copy_(torch.where(active, gamma2 * v + (1 - gamma2) * norm.detach().square(), v))
+        wanted = (m / (1 - gamma1**step)) / ((v / (1 - gamma2**step)).sqrt() + eps)
+        factors.append(torch.where(active, cut * (wanted / norm).to(gradient), 1.0))
+        return gradient * factors[-1]
+
+    memories = [[entry.clone() for entry in memory] for memory in memories]
+    y, _ = replace(gradients, steady, *memories, once=True)
+    stats = {"steady_scale": [factor.detach() for factor in factors]}
+    return Normed(y, stats, {"step": step} | dict(zip(("maximum", "m", "v"), memories, strict=True)))
+
+
+METHOD = Method(
+    fn=stable_spam_clipping,
+    name="Stable-SPAM",
+    regions=(Region("o ->"), Region("o i ... ->")),
+    paper=Paper(
+        "Tianjin Huang, Haotian Hu, Zhenyu Zhang, Gaojie Jin, Xiang Li, Li Shen, Tianlong Chen, Lu Liu, Qingsong Wen, "
+        "Zhangyang Wang, Shiwei Liu",
+        "Stable-SPAM: How to Train in 4-Bit More Stably than 16-Bit Adam",
+        2025,
+        "2502.17055",
+    ),
+    why="With weights of four bits the norm of a gradient jumps from step to step. Bringing each tensor to its own "
+    "history, in its largest element and in its norm, leaves only the direction to vary.",
+    formula=r"<x> \cdot <steady_scale>",
+    pytorch="# In the first step, where all averages are those of this gradient: nothing is cut, each norm is 1\n"
+    "for parameter in parameters:\n"
+    "    norm = parameter.grad.norm()\n"
+    "    parameter.grad.mul_(norm / (norm.square().sqrt() + {eps}) / norm)",
+    invariant_to=frozenset({"scale"}),
+    builds_on=("spam_clipping", "normalized_gradient"),
+    remembers={
+        "step": "the number of steps",
+        "maximum": "the running largest value of each gradient",
+        "m": "the running norm of each gradient",
+        "v": "the running square of that norm",
+    },
+)

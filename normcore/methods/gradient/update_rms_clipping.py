@@ -1,0 +1,69 @@
+"""Update clipping: each gradient tensor is scaled down when it is large beside its own running second moment."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor
+
+from normcore.core import EMPTY, Epsilon, Method, Normed, Paper, Range, Region, multiply, norms_of, recalled, widen
+
+
+def update_rms_clipping(
+    gradients: list[Tensor],
+    *,
+    state: Mapping[str, Any] = EMPTY,
+    clip_threshold: Annotated[float, Range(1e-6, usual=(0.1, 5.0))] = 1.0,
+    beta2: Annotated[float, Range(0.0, 1.0, usual=(0.9, 0.999))] = 0.99,
+    eps: Epsilon = 1e-6,
+) -> Normed:
+    """Divides each gradient by ``max(1, rms / clip_threshold)``, rms being that of ``g / sqrt(max(v, eps²))``.
+
+    v is Adam's second moment, which this method keeps for itself, debiased by a β₂ that grows from 0 (so that the
+    first rms is 1), the current gradient included. StableAdamW divides its learning rate by that maximum, which is the
+    same as dividing the gradient for an optimizer without momentum; with momentum, a spike is shortened here before it
+    enters. A value that is not finite does not enter v. Adafactor's clipping is `clip_by_block_rms` of its update.
+
+    Shapes: any list of tensors. Units: those of the gradient. State: `step`, and `v` like each gradient.
+    Source: Wortsman, Dettmers, Zettlemoyer and others 2023, arXiv:2304.13013, algorithm 2.
+    """
+    step = state.get("step", 0) + 1
+    beta = beta2 * (1 - beta2 ** (step - 1)) / (1 - beta2**step) if beta2 < 1 else (step - 1) / step
+    known = recalled("update_rms_clipping", state, "v", gradients, lambda g: torch.zeros_like(widen(g)))
+    wide = [widen(gradient) for gradient in gradients]
+    moments = [torch.lerp(g.square(), v.to(g), beta) for g, v in zip(wide, known, strict=True)]
+    ratios = [
+        (g.square() / v.clamp(min=eps**2)).mean() if g.numel() else g.sum() for g, v in zip(wide, moments, strict=True)
+    ]
+    kept = [torch.where(v.isfinite(), v, old.to(v)).detach() for v, old in zip(moments, known, strict=True)]
+    norms = norms_of(gradients)
+    squares = torch.stack([ratio.to(norms) for ratio in ratios]) if ratios else norms
+    scales = 1 / (squares.sqrt() / clip_threshold).clamp(min=1.0)
+    stats = {"update_square": list(squares.detach()), "scale": list(scales.detach())}
+    return Normed(multiply(gradients, scales, norms), stats, {"step": step, "v": kept})
+
+
+METHOD = Method(
+    fn=update_rms_clipping,
+    name="Update RMS Clipping",
+    regions=(Region("o ->"), Region("o i ... ->")),
+    paper=Paper(
+        "Mitchell Wortsman, Tim Dettmers, Luke Zettlemoyer, Ari Morcos, Ali Farhadi, Ludwig Schmidt",
+        "Stable and low-precision training for large-scale vision-language models",
+        2023,
+        "2304.13013",
+    ),
+    why="Loss spikes follow a few steps after the second moment has fallen behind the gradients. Comparing the two "
+    "shows it at once, tensor by tensor, and no threshold has to be tuned.",
+    formula=r"\frac{<x>}{\max\left(1, \frac{\sqrt{<update_square>}}{<clip_threshold>}\right)}",
+    pytorch="# v and step are kept from one step to the next\n"
+    "step, v = 1, [torch.zeros_like(p) for p in parameters]\n"
+    "beta = {beta2} * (1 - {beta2} ** (step - 1)) / (1 - {beta2} ** step) if {beta2} < 1 else (step - 1) / step\n"
+    "for parameter, moment in zip(parameters, v):\n"
+    "    moment.mul_(beta).addcmul_(parameter.grad, parameter.grad, value=1 - beta)\n"
+    "    rms = (parameter.grad.square() / moment.clamp(min={eps} ** 2)).mean().sqrt()\n"
+    "    parameter.grad.div_(torch.clamp(rms / {clip_threshold}, min=1.0))",
+    builds_on=("clip_by_block_rms",),
+    keeps=frozenset({"direction of each tensor"}),
+    remembers={"step": "the number of steps", "v": "the second moment of each element"},
+)
