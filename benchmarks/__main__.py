@@ -4,10 +4,12 @@ import platform
 
 import torch
 
-from benchmarks import clipping, engine, pages
+from benchmarks import clipping, engine, pages, race, visitors
 
 system = f"{torch.get_num_threads()} threads, {platform.machine()}, Python {platform.python_version()}"
 print(f"torch {torch.__version__}, {system}")
 engine.report()
 clipping.report()
+race.report()
 pages.report()
+visitors.report()

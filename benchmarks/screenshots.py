@@ -16,6 +16,9 @@ SHOTS = {
     "failures-light": ("/failures?answer_one_value=Just+show+me", 1440, 900, "light"),
     "catalogue-light": ("/catalogue", 1440, 900, "light"),
     "method-light": ("/method?key=group_norm", 1440, 900, "light"),
+    "race-light": ("/race?seeds=12&steps=400", 1440, 900, "light"),
+    "clipping-dark": ("/clipping?tab=The+cliff", 1440, 900, "dark"),
+    "gradient-flow-light": ("/gradient_flow", 1440, 900, "light"),
     "regions-phone": ("/regions?method=group_norm", 390, 844, "light"),
 }
 
@@ -26,6 +29,10 @@ if __name__ == "__main__":
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=OPTIONS)
         for name, (path, width, height, scheme) in SHOTS.items():
             page = open_page(browser, address + path, viewport={"width": width, "height": height}, color_scheme=scheme)
+            if path.startswith("/race"):
+                page.locator(".st-key-go button").click()
+                page.get_by_text("Finished").wait_for(timeout=120_000)
+                page.wait_for_timeout(2000)
             page.screenshot(path=str(folder / f"{name}.png"))
             page.close()
             print(folder / f"{name}.png")

@@ -51,14 +51,16 @@ with st.container(horizontal=True, key="view"):
     arrangement = controls.choose("Arrange", ("flattened", "samples apart"), "arrange")
     mode = controls.choose("Mode", ("training", "evaluation"), "mode")
 
+# What comes and goes has a place of its own: what stands below it would be taken down and put up again.
+element, told = st.container(horizontal=True), st.container()
 index = None
 if light == controls.ONE:
-    with st.container(horizontal=True):
+    with element:
         index = controls.position(layout, shape)
 view = View(shape, layout, mode == "training", index, arrangement == "samples apart", shown == "measured")
 
 for sentence in controls.notices():
-    st.warning(sentence, icon=":material/info:")
+    told.warning(sentence, icon=":material/info:")
 across = min(len(chosen), 2 if view.apart else 4)
 below = []
 with st.container(key="pictures"):
