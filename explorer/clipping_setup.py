@@ -7,6 +7,7 @@ import numpy as np
 import streamlit as st
 
 from explorer import controls
+from explorer.controls import SHARED
 from normcore import METHODS
 from normcore.lab import vectors
 from normcore.lab.vectors import PARTS, Variant
@@ -14,7 +15,6 @@ from normcore.lab.vectors import PARTS, Variant
 MOST = 6
 FIRST = ("clip_by_value", "clip_by_global_norm")
 THRESHOLDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
-SHARED = "the common threshold"
 NOTHING = np.empty((0, 2))
 
 

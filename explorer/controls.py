@@ -13,6 +13,8 @@ import streamlit as st
 from normcore.core import AXIS_WORDS, LETTERS, Divides, Method, OneOf, Param, Range
 
 PUBLISHED = "as published"
+SHARED = "the shared threshold"
+"""What stands for a threshold that one control gives to many methods; a link means the same on every tab."""
 EVERY, ONE = "every region", "one element"
 SIZES = (*range(1, 11), 12, 14, 16, 20, 24, 28, 32, 48, 56, 64, 96, 112, 128, 192, 224, 256, 384, 512, 768, 1024)
 LARGEST = {"n": 64, "c": 1024, "t": 1024, "l": 1024, "d": 64, "h": 224, "w": 224, "o": 1024, "i": 1024}
@@ -88,6 +90,7 @@ def select(label: str, options: Sequence[Any], key: str, default: Any, words: Ca
 
 def several(label: str, options: Sequence[str], key: str, default: Sequence[str], most: int) -> list[str]:
     """One to `most` of many options, in the order chosen; none at all is the default."""
+    _mend_several(key, options, default, label)
     asked = [] if key in st.session_state else st.query_params.get_all(key)
     chosen = st.multiselect(label, options, default=default, key=key, max_selections=most, bind="query-params")
     known = [option for option in chosen if option in options][:most] or list(default)
@@ -199,6 +202,12 @@ def reach(param: Param, value: Any, sizes: Mapping[str, int]) -> dict[str, Any]:
     return {_key(param): value} if value in options else {}
 
 
+def published(method: Method) -> dict[str, Any]:
+    """What to put so that the controls on the page, or in its link, show a method's published settings."""
+    known = {*st.session_state, *st.query_params}
+    return {key: PUBLISHED for p in method.params if not isinstance(p.domain, Divides) and (key := _key(p)) in known}
+
+
 def _control(param: Param, sizes: Mapping[str, int], key: str = "", usual: str = PUBLISHED) -> Any:
     label = param.name.replace("_", " ").capitalize()
     key = key or _key(param)
@@ -215,8 +224,8 @@ def _control(param: Param, sizes: Mapping[str, int], key: str = "", usual: str =
 
 
 def _key(param: Param) -> str:
-    """A setting's name in the link; an axis has the first claim on a letter."""
-    return f"setting_{param.name}" if param.name.lower() in USUAL else param.name
+    """A setting's name in the link; an axis has the first claim on a letter, and a page on its own draw."""
+    return f"setting_{param.name}" if param.name.lower() in (*USUAL, "seed") else param.name
 
 
 def _points(domain: Range) -> list[Any]:
@@ -288,6 +297,16 @@ def _mend(key: str, options: Sequence[Any], label: str) -> None:
     nearest = min(numbers, key=lambda option: abs(option - value)) if numbers and isinstance(value, int) else options[0]
     st.session_state[key] = nearest
     _say(f"{label} {value} does not fit any more; it is now {nearest}.")
+
+
+def _mend_several(key: str, options: Sequence[str], default: Sequence[str], label: str) -> None:
+    """The same for a list: what its options no longer hold is left out, and if nothing is left, it is the default."""
+    value = st.session_state.get(key) or []
+    gone = [one for one in value if one not in options]
+    if gone:
+        kept = [one for one in value if one in options] or list(default)
+        st.session_state[key] = kept
+        _say(f"{label}: {', '.join(gone)} cannot be chosen any more; it is now {', '.join(kept)}.")
 
 
 def _clamp(key: str, last: int, label: str) -> None:

@@ -14,7 +14,13 @@ TICK = 0.3
 """Seconds from one look at a running experiment to the next."""
 
 
-class Desks(dict[str, Desk]):
+class Bench(Desk):
+    """A desk that knows how to show what is on it: in the words of the settings that it was begun with."""
+
+    show: Callable[[Any, State], None] | None = None
+
+
+class Desks(dict[str, Bench]):
     """What one visitor has on the server: a desk for each kind of experiment."""
 
     def close(self) -> None:
@@ -47,14 +53,14 @@ class Experiment:
 
 def live(experiment: Experiment) -> None:
     """The experiment, looked at again and again only while it goes on."""
-    desk = desks().setdefault(experiment.name, Desk())
+    desk = desks().setdefault(experiment.name, Bench())
     ticking = desk.runner is not None and desk.runner.state().going
     st.fragment(_look, run_every=TICK if ticking else None)(experiment, ticking)
 
 
 def _look(experiment: Experiment, ticking: bool) -> None:
     """One look. The timer is this fragment's own, so that no other change is lost to it."""
-    desk = desks().setdefault(experiment.name, Desk())
+    desk = desks().setdefault(experiment.name, Bench())
     if desk.runner is not None:
         desk.runner.beat()
     state = desk.runner.state() if desk.runner else State("ready", 0, experiment.steps)
@@ -71,13 +77,13 @@ def _look(experiment: Experiment, ticking: bool) -> None:
         st.warning(state.sentence, icon=":material/warning:")
     if state.results is not None and not same:
         st.info("This was measured before your last change; start again to measure what is set up now.")
-    if state.results is not None:
-        experiment.show(state.results, state)
+    if state.results is not None and desk.show is not None:
+        desk.show(state.results, state)
     if state.going != ticking:
         st.rerun()  # at the end, so that a click is answered before the page begins anew
 
 
-def _buttons(experiment: Experiment, desk: Desk, state: State, same: bool) -> None:
+def _buttons(experiment: Experiment, desk: Bench, state: State, same: bool) -> None:
     """Start or pause, and what is going to be computed."""
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         if state.going:
@@ -100,10 +106,11 @@ def _buttons(experiment: Experiment, desk: Desk, state: State, same: bool) -> No
 
 
 def _play(experiment: Experiment) -> None:
-    desk = desks().setdefault(experiment.name, Desk())
+    desk = desks().setdefault(experiment.name, Bench())
     runner = desk.runner
     if runner is None or desk.made_from != experiment.made_from:
         runner = desk.begin(experiment.made_from, experiment.make, experiment.steps)
+        desk.show = experiment.show
     runner.play()
 
 

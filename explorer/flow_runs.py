@@ -15,17 +15,19 @@ from explorer.runner import State
 from explorer.table import table
 from normcore.core import plural
 from normcore.figures import flow_runs as figures
-from normcore.lab.flow_rates import CELLS, RATES, guess, rates, stability
-from normcore.lab.flow_remedies import AS_IT_IS, Compared, Comparison, compared
+from normcore.lab.flow_rates import CELLS, RATES, SEEDS, STEPS, rates, stability
+from normcore.lab.flow_remedies import AS_IT_IS, Compared, Comparison, compared, counted
 from normcore.lab.flow_training import Course, Training
+from normcore.lab.observatory import naive
 from normcore.lab.strips import StripResults
 
 WEIGHTS = "gradient of the weights"
+SHARE = "saturated share"
 SHOWN = {
     "gradient at the output": "gradient",
     WEIGHTS: "weights",
     "spread of the outputs": "spread",
-    "saturated share": "flat",
+    SHARE: "flat",
 }
 LADDERS = {"up to 32": (2, 4, 8, 16, 32), "up to 64": (2, 4, 8, 16, 32, 64)}
 FIRST = ("ReLU with He", "BatchNorm", "LayerNorm", "residual connections", "LSTM", "orthogonal start")
@@ -54,6 +56,9 @@ def _task(setup: Setup) -> str:
 
 
 def _course(course: Course, state: State) -> None:
+    if not len(course.step):
+        st.caption("It diverged before a step was measured.")
+        return
     unit = "layer" if course.weights.size else "time step"
     offered = [name for name in SHOWN if name != WEIGHTS or course.weights.size]
     with st.container(horizontal=True):
@@ -63,7 +68,7 @@ def _course(course: Course, state: State) -> None:
         values = getattr(course, SHOWN[name])
         st.markdown(f"**{name.capitalize()}**")
         plot(
-            figures.course(values, course.step, "", unit, share=name == "saturated share"),
+            figures.course(values, course.step, "", unit, share=name == SHARE),
             key=key,
             alt=_told(name, values, unit),
             height=330,
@@ -73,11 +78,17 @@ def _course(course: Course, state: State) -> None:
         first, last = (float(course.gradient[0, at] / course.gradient[-1, at]) for at in (0, -1))
     st.caption(
         f"Loss {said(float(course.loss[0]))} → {said(float(course.loss[-1]))}; first over last {unit}'s gradient "
-        f"{said(first)} → {said(last)}, over {len(course.step):,} steps.{lost} Weights' gradients are those after "
-        "clipping; the colors leave out the last hundredth at each end."
+        f"{said(first)} → {said(last)}, over {len(course.step):,} steps.{lost}{_drawn({upper, lower})}"
     )
     if not state.going:
         _course_table(course, unit)
+
+
+def _drawn(names: set[str]) -> str:
+    """What has to be known about the maps that are shown."""
+    told = " Weights' gradients are those after clipping." if WEIGHTS in names else ""
+    cut = sorted(names - {SHARE})
+    return told + (f" The colors of {' and '.join(cut)} leave out the last hundredth at each end." if cut else "")
 
 
 def _told(name: str, values: np.ndarray, unit: str) -> str:
@@ -111,7 +122,7 @@ def every_remedy(setup: Setup) -> None:
         count = controls.select("Seeds", (1, 2, 3, 5, 8), "seeds", 3)
         after = controls.select("After steps of training", (0, 5, 10, 20), "after", 0)
     seeds = tuple(range(setup.seed, setup.seed + count))
-    text = json.dumps([asdict(setup.wiring), ladder, seeds, after])
+    text = json.dumps([asdict(counted(setup.wiring, after)), ladder, seeds, after])
     cells = len(compared(setup.wiring, after)) * len(ladder) * count
     size = f"{len(ladder)} depths with {plural(count, 'seed')}"
     about = f"{cells:,} nets: each remedy alone, on top of what is set up, at {size}"
@@ -189,14 +200,14 @@ def cells_and_rates() -> None:
     with st.container(horizontal=True):
         cell = controls.choose("Cell", [name.upper() for name in CELLS], "cell").lower()
         optimizer = controls.choose("Trained by", list(RATES), "by")
-    made = rates(cell, optimizer)
     live(
         Experiment(
             name="rates",
             made_from=json.dumps([cell, optimizer]),
             make=lambda: rates(cell, optimizer),
-            steps=len(made),
-            about=f"{len(RATES[optimizer])} learning rates × 3 cells × 3 seeds × 60 steps on the adding problem",
+            steps=len(RATES[optimizer]) * STEPS,
+            about=f"{len(RATES[optimizer])} learning rates × 3 cells × {SEEDS} seeds × {STEPS} steps on the adding "
+            "problem",
             show=lambda found, state: _rates(found, state, optimizer),
         )
     )
@@ -205,6 +216,6 @@ def cells_and_rates() -> None:
 def _rates(found: StripResults, state: State, optimizer: str) -> None:
     race_strip.show(found, state)
     if found.done:
-        for sentence in flow_words.stable(stability(found), found.done, optimizer):
+        for sentence in flow_words.stable(stability(found), found.values[: found.done], optimizer):
             st.markdown(f"- {sentence}")
-        st.caption(flow_words.stable_means(guess()))
+        st.caption(flow_words.stable_means(naive("adding")))

@@ -139,9 +139,11 @@ def _changed(key: str, settings: Mapping[str, Mapping[str, Any]]) -> tuple[tuple
     return tuple((name, value) for name, value in settings[key].items() if value != METHODS[key].default(name))
 
 
-def flip(remedy: Remedy) -> None:
-    """Sets the controls to what a remedy changes, as a click on its button does."""
-    values = {}
+def flip(remedy: Remedy, wiring: Wiring) -> None:
+    """Sets the controls to what a remedy changes in a wiring, as a click on its button does."""
+    values: dict[str, Any] = {}
+    for name in remedy.emptied(wiring):
+        values |= controls.published(METHODS[dict(remedy.changes)[name]])
     for name, value in remedy.changes:
         key, words = KEYS.get(name, (name, {}))
         values[key] = words.get(value, NONE if value is None else value)

@@ -13,7 +13,7 @@ from explorer.plot import plot
 from explorer.table import table
 from normcore import NormcoreError
 from normcore.figures import flow as figures
-from normcore.lab.flow import Profile, profile
+from normcore.lab.flow import FEW, Profile, profile
 from normcore.lab.flow_nets import Wiring
 from normcore.lab.flow_remedies import AS_IT_IS, Remedy, switches
 
@@ -68,7 +68,9 @@ def advise(setup: Setup, found: Profile) -> None:
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         st.markdown(sentence)
         if remedy is not None:
-            st.button("Flip it", on_click=partial(flip, remedy), key="flip", icon=":material/switch_right:")
+            st.button(
+                "Flip it", on_click=partial(flip, remedy, setup.wiring), key="flip", icon=":material/switch_right:"
+            )
 
 
 def _layers(setup: Setup, found: Profile) -> None:
@@ -103,7 +105,8 @@ def _singular(setup: Setup, found: Profile) -> None:
     alt = f"Singular values of the end-to-end Jacobian, {told}" + (f", {lost} below rounding." if lost else ".")
     plot(figures.singular(values, found.floor), key="singular", alt=alt, height=270)
     hidden = f" {lost} more lie below the rounding error of the largest, {said(found.floor)}." if lost else ""
-    st.caption(f"Of one example, {told}; all 1 would keep every gradient's length.{hidden}")
+    among = min(setup.wiring.batch, FEW)
+    st.caption(f"Of one example in a batch of {among}, {told}; all 1 would keep every gradient's length.{hidden}")
 
 
 def _switches(setup: Setup, found: Profile) -> tuple[tuple[Remedy, float], ...]:

@@ -83,27 +83,35 @@ def next_switch(found: Profile, tried: Sequence[tuple[Remedy, float]], seed: int
     return f"**Try next: {best.name}.** Of the {many} it brings the ratio closest to 1: {said(ratio)}.", best
 
 
-def stable(found: Sequence[Stability], raced: int, optimizer: str) -> list[str]:
-    """At how many of the raced learning rates each contestant trained, and how often it diverged."""
+def stable(found: Sequence[Stability], raced: Sequence[float], optimizer: str) -> list[str]:
+    """At which of the raced learning rates each contestant stayed stable, and how often it diverged."""
     lines = []
     for one in found:
-        at = f"{one.good[0]:g} to {one.good[-1]:g}" if len(one.good) > 1 else "".join(f"{rate:g}" for rate in one.good)
         best = f"; best mean final loss {one.best:.3g}" if one.good else ""
-        where = f" ({at})" if one.good else ""
+        where = f" ({_spans(one.good, raced)})" if one.good else ""
         lines.append(
-            f"**{one.label}** trains at {len(one.good)} of {raced} rates{where}; "
+            f"**{one.label}** stays stable at {len(one.good)} of {len(raced)} rates{where}; "
             f"{one.diverged} of {one.runs} runs diverged{best}."
         )
     widest = max(len(one.good) for one in found)
     names = [one.label for one in found if len(one.good) == widest]
-    verb = "trains" if len(names) == 1 else "train"
-    told = f"Of these, with {optimizer}, {' and '.join(names)} {verb} at the most rates."
-    return [*lines, told if widest else "Nothing trained at any of these rates."]
+    verb = "stays" if len(names) == 1 else "stay"
+    told = f"Of these, with {optimizer}, {' and '.join(names)} {verb} stable at the most rates."
+    return [*lines, told if widest else "Nothing stayed stable at any of these rates."]
+
+
+def _spans(good: Sequence[float], raced: Sequence[float]) -> str:
+    """Rates in words: those that follow each other among the raced ones as a span."""
+    spans: list[list[float]] = []
+    for before, rate in zip([None, *raced], raced, strict=False):
+        if rate in good:
+            spans = [*spans[:-1], [*spans[-1], rate]] if before in good else [*spans, [rate]]
+    return ", ".join(f"{span[0]:g} to {span[-1]:g}" if len(span) > 1 else f"{span[0]:g}" for span in spans)
 
 
 def stable_means(guess: float) -> str:
     """When a rate counts."""
     return (
-        f"Trains: every seed came through and ended at no more than {STABLE:g} times the loss of always guessing the "
+        f"Stable: every seed came through and ended at no more than {STABLE:g} times the loss of always guessing the "
         f"mean, {guess:.3g}."
     )

@@ -8,6 +8,7 @@ from typing import Any
 import streamlit as st
 
 from explorer import controls
+from explorer.controls import SHARED
 from explorer.race_setup import HEAVIEST, MOST, NONE, RATES
 from normcore import METHODS, NormcoreError
 from normcore.lab import vectors
@@ -20,7 +21,6 @@ RACED = "clip_by_global_norm"
 """The method that the what-if speaks of."""
 THRESHOLDS = tuple(float(f"{10 ** (k / 20):.2g}") for k in range(-60, 81))
 """Twenty a decade, from 0.001 to 10,000."""
-SHARED = "the shared threshold"
 NO_BAD = "no bad batches"
 
 
@@ -78,8 +78,10 @@ def setup() -> Setup:
 
 
 def real(setup: Setup, threshold: float) -> None:
-    """Puts the controls so that norm clipping at this threshold races against none."""
-    controls.put(**{"raced": [NONE, RACED], f"limit_{setup.scene}": threshold})
+    """Puts the controls so that norm clipping at this threshold, as published else, races against none."""
+    common = _threshold(RACED)
+    own = {f"{RACED}_{p.name}": SHARED if p.name == common else controls.PUBLISHED for p in METHODS[RACED].params}
+    controls.put(**own, **{"raced": [NONE, RACED], f"limit_{setup.scene}": threshold})
 
 
 def _bad() -> dict[str, Any]:

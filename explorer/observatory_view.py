@@ -1,6 +1,7 @@
 """The observatory: gradients of a real net in training, clipped in several ways at once, while it runs."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import streamlit as st
@@ -106,14 +107,9 @@ def _verdict(results: Results, state: State) -> None:
     if results.loss.shape[-1] < race_view.ENOUGH:
         return
     free = [key == NONE for key in _keys(results)]
-    sentences = lab.verdict(results, free, _naive(str(results.race["task"])))
+    sentences = lab.verdict(results, free, lab.naive(str(results.race["task"])))
     head = "So far" if state.phase != "finished" else "The verdict"
     st.markdown("\n".join([f"**{head}**", "", *(f"- {sentence}" for sentence in sentences)]))
-
-
-@st.cache_data(max_entries=16, show_spinner=False)
-def _naive(task: str) -> float:
-    return lab.naive(task)
 
 
 def _run(results: Results) -> Run:
@@ -182,7 +178,10 @@ def _losses(look: race_tabs.Look, how: race_tabs.Drawing) -> None:
     with right:
         names = _names(look.results) if look.results else list(look.labels)
         baseline = names.index(controls.pick("Compared with", names, "compared", names[0]))
-        race_view.standing(look.results, race_tabs.colors(look.keys), baseline, look.state)
+        judged = None if look.results is None else lab.good(look.results)
+        race_view.standing(judged, race_tabs.colors(look.keys), baseline, look.state)
+        if judged is not None and judged.bad is not None:
+            st.caption("Bad batches are left out of these means.")
     with left:
         race_tabs.training(look, how, baseline)
 
@@ -206,8 +205,16 @@ def _threshold(results: Results, chosen: Setup, mine: Watch) -> None:
     with right:
         st.markdown(f"**What if?** {told.sentence}")
         st.caption("The norms are those of the run as it was: clipping would have changed the later ones too.")
-        if st.button("Run it for real", key="real", icon=":material/play_circle:", on_click=real, args=(chosen, value)):
-            mine.asked = True
+        same = race_buttons.is_same(chosen, mine)
+        hint = None if same else "The settings have changed since these norms were recorded; start again first."
+        asked = partial(_for_real, mine, chosen, value)
+        icon = ":material/play_circle:"
+        st.button("Run it for real", key="real", icon=icon, on_click=asked, disabled=not same, help=hint)
+
+
+def _for_real(mine: Watch, chosen: Setup, threshold: float) -> None:
+    real(chosen, threshold)
+    mine.asked = True
 
 
 def _numbers(look: race_tabs.Look, how: race_tabs.Drawing) -> None:

@@ -42,6 +42,7 @@ def numbers(
         "difference": f"less {results.labels[baseline]}",
         "difference_interval": "± of the difference",
         "wins": "seeds lower",
+        "losses": "seeds higher",
         "pairs": "pairs",
         "p": "p (Holm)",
         "fluctuation": "late fluctuation",

@@ -10,9 +10,11 @@ import streamlit as st
 
 from explorer import controls
 from explorer.race_data import OWN, Own, own
+from explorer.race_words import differ, fair
 from explorer.runner import WALL
 from normcore import METHODS, NormcoreError
 from normcore.core import Divides
+from normcore.lab.load import Load, load
 from normcore.lab.nets import ACTIVATIONS, MODELS, fitting
 from normcore.lab.race import Race
 from normcore.lab.strips import Strip
@@ -24,6 +26,10 @@ MOST = 5
 """Contestants that one figure can tell apart by color and dash."""
 HEAVIEST = 1_000_000_000
 """The most steps × seeds × contestants × parameters."""
+LONGEST = 5_000_000_000
+"""The most multiplications of one step on the way forward: two seconds on a slow server."""
+FULLEST = 250_000_000
+"""The most bytes that one step keeps."""
 FIRST = ("batch_norm", "layer_norm", "group_norm")
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -67,6 +73,7 @@ class Setup:
     problem: str
     strip: bool
     own: Own | None
+    fair: str
 
     def make(self) -> Race | Strip:
         """The race itself."""
@@ -123,8 +130,21 @@ def setup() -> Setup:
     about = f"{task.name}, {MODELS[model].name}"
     weight, problem = "", mine.problem if mine else ""
     if not problem:
-        weight, problem = _weigh(json.dumps(told), mine, steps, count, len(contestants))
-    return Setup(text, labels, raced, steps, about, notes, weight, problem, bool(knob), mine)
+        heaviest = told | {knob: max(along)} if knob else told
+        weight, problem = _weigh(json.dumps(heaviest), mine, steps, count, len(contestants))
+    return Setup(
+        text,
+        labels,
+        raced,
+        steps,
+        about,
+        notes,
+        weight,
+        problem,
+        bool(knob),
+        mine,
+        f"{fair(contestants)}; what differs is {differ(contestants)}",
+    )
 
 
 def _with(told: dict[str, Any], mine: Own | None) -> dict[str, Any]:
@@ -198,7 +218,7 @@ def _contestants(
 def _weigh(text: str, mine: Own | None, steps: int, seeds: int, count: int) -> tuple[str, str]:
     """How much there is to compute, or why it cannot be."""
     try:
-        parameters = _parameters(text, mine)
+        parameters, step = _parameters(text, mine)
     except NormcoreError as error:
         return "", f"{error}."
     work = steps * seeds * sum(parameters)
@@ -208,12 +228,19 @@ def _weigh(text: str, mine: Own | None, steps: int, seeds: int, count: int) -> t
     if work > HEAVIEST:
         over = f"{told} is {work / HEAVIEST:.1f} times as much as fits"
         return "", f"{over}; fewer steps, seeds or a narrower net would do."
+    if step.multiplications > LONGEST:
+        over = f"One step takes {step.multiplications / LONGEST:.1f} times as much computing as fits"
+        return "", f"{over}; a smaller batch, fewer seeds or contestants, or a narrower net would do."
+    if step.memory > FULLEST:
+        over = f"One step takes {step.memory / FULLEST:.1f} times as much memory as fits"
+        return "", f"{over}; a smaller batch, fewer seeds, or a smaller net would do."
     share = f"{work / HEAVIEST:.1%}" if work >= 0.001 * HEAVIEST else "under 0.1%"
     return f"{told}: {share} of the most that one race gets, and at most {WALL:g} s of computing.", ""
 
 
 @st.cache_data(max_entries=512, show_spinner=False)
-def _parameters(text: str, _mine: Own | None) -> tuple[int, ...]:
-    """How many numbers each contestant learns; refuses what cannot be raced."""
+def _parameters(text: str, _mine: Own | None) -> tuple[tuple[int, ...], Load]:
+    """How many numbers each contestant learns, and what a step takes; refuses what cannot be raced."""
     options = _with(json.loads(text), _mine)
-    return Race(**options | {"seeds": options["seeds"][:1], "steps": 1}).results().parameters
+    race = Race(**options | {"seeds": options["seeds"][:1], "steps": 1})
+    return race.results().parameters, load(race, len(options["seeds"]))

@@ -1,5 +1,7 @@
 """A strip on the Race page: final losses over learning rates or batch sizes, one column after the other."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import streamlit as st
 
@@ -20,8 +22,8 @@ def show(results: StripResults | None, state: State) -> None:
     lost = results.lost.sum(-1)
     knob, names = results.knob.replace("_", " "), [controls.words(value) for value in results.values]
     best = [
-        f"{label} {np.nanmin(row):.4g} at {names[int(np.nanargmin(row))]}"
-        for label, row in zip(results.labels, mean, strict=True)
+        f"{label} {_best(row, gone, names, len(results.seeds))}"
+        for label, row, gone in zip(results.labels, mean, lost, strict=True)
         if np.isfinite(row).any()
     ]
     said = f"Best by {knob}: {'; '.join(best)}." if best else "All diverged."
@@ -38,6 +40,14 @@ def show(results: StripResults | None, state: State) -> None:
     )
     if not state.going:
         table(results.columns(), key="strip", file=f"race-{results.knob.replace('_', '-')}-strip", height=240)
+
+
+def _best(means: np.ndarray, lost: np.ndarray, names: Sequence[str], seeds: int) -> str:
+    """The lowest mean and where; those that lost a seed only compete where all did."""
+    whole = np.isfinite(means) & (lost == 0)
+    at = int(np.nanargmin(np.where(whole, means, np.nan) if whole.any() else means))
+    gone = f", with {lost[at]} of {seeds} seeds diverged" if lost[at] else ""
+    return f"{means[at]:.4g} at {names[at]}{gone}"
 
 
 def _mean(cell: np.ndarray) -> float:

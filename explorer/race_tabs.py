@@ -93,10 +93,10 @@ def _lines(look: Look, found: Sequence[drawn.Curve], how: Drawing) -> list[Line]
 
 
 def _ghosts(look: Look, how: Drawing) -> dict[str, list[Line]]:
-    """The curves of kept races, gray."""
+    """The curves of kept races, gray; a loss on another task has nothing to do with this one."""
     found: dict[str, list[Line]] = {}
     for place, (name, results) in enumerate(look.kept):
-        if results is look.results:
+        if results is look.results or _strange(look, results):
             continue
         dash = DASHES[1 + place % 3]
         found[name] = [
@@ -104,6 +104,12 @@ def _ghosts(look: Look, how: Drawing) -> dict[str, list[Line]]:
             for curve in drawn.losses(results, how.across, "none", how.smoothing, 200)
         ]
     return found
+
+
+def _strange(look: Look, kept: Results) -> bool:
+    """Whether a kept race was on another task than the race at hand, or than the newest one while there is none."""
+    mine = look.results or look.kept[-1][1]
+    return (kept.race["task"], kept.examples, kept.classes) != (mine.race["task"], mine.examples, mine.classes)
 
 
 def _limits(results: Results, how: Drawing) -> tuple[float, float] | None:
@@ -119,9 +125,9 @@ def _limits(results: Results, how: Drawing) -> tuple[float, float] | None:
 
 
 def _titles(results: Results | None, how: Drawing, what: str = "") -> tuple[str, str]:
-    unit = "nats" if results is None or results.classes else "mean squared error"
+    unit = "" if results is None else ", nats" if results.classes else ", mean squared error"
     past = f", smoothed {how.smoothing:g}" if how.smoothing else ""
-    return drawn.ACROSS[how.across], what or f"training loss, {unit}{past}"
+    return drawn.ACROSS[how.across], what or f"training loss{unit}{past}"
 
 
 def training(look: Look, how: Drawing, baseline: int) -> None:
@@ -135,7 +141,9 @@ def training(look: Look, how: Drawing, baseline: int) -> None:
     if results is None:
         figure.update_yaxes(range=[0, 1])
     plot(figure, key="curves", alt=_alt(look, found, "Training loss"), height=HEIGHT)
-    st.caption(_words(results, how))
+    hidden = sum(_strange(look, kept) for _, kept in look.kept)
+    elsewhere = f" Kept races on other tasks are not drawn: {hidden}." if hidden else ""
+    st.caption(f"{_words(results, how)}{elsewhere}")
 
 
 def _difference(look: Look, how: Drawing, baseline: int) -> None:
@@ -154,7 +162,8 @@ def _difference(look: Look, how: Drawing, baseline: int) -> None:
 def _held(look: Look, how: Drawing, baseline: int) -> None:
     results = look.results
     if results is None or not results.held:
-        st.caption("The held-out examples are looked at forty times a race; the first time is yet to come.")
+        often = "now and then" if results is None else f"every {_times(results.race['evaluate_every'])}"
+        st.caption(f"The held-out examples are looked at {often}; the first time is yet to come.")
         return
     for what in ("loss", "accuracy") if results.classes else ("loss",):
         found = drawn.held(results, what, how.across, how.band)
@@ -164,6 +173,10 @@ def _held(look: Look, how: Drawing, baseline: int) -> None:
         figure = curves(_lines(look, found, how), titles, log=log, limits=_limits(results, how), percent=share)
         plot(figure, key=f"held_{what}", alt=_alt(look, found, f"Held-out {what}"), height=300)
     st.caption(f"In evaluation mode, on the same held-out examples. {_words(results, how, False)}")
+
+
+def _times(steps: int) -> str:
+    return "step" if steps == 1 else f"{steps:,} steps"
 
 
 def _gradients(look: Look, how: Drawing, baseline: int) -> None:

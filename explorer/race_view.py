@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import streamlit as st
 
-from explorer import controls, race_buttons, race_strip, race_tabs
+from explorer import controls, race_buttons, race_strip, race_tabs, race_words
 from explorer.plot import plot
 from explorer.race_setup import Setup
 from explorer.runner import Desk, State
@@ -103,7 +103,11 @@ def standing(results: Results | None, colors: Sequence[str], baseline: int, stat
     for row in rows:
         if row.diverged:
             st.markdown(f"- {row.label} diverged on {row.diverged} of {len(results.seeds)} seeds.")
+    pairs = sorted({row.pairs for i, row in enumerate(rows) if i != baseline} or {rows[baseline].seeds})
+    known = f"{pairs[0]}" if len(pairs) == 1 else f"{pairs[0]} to {pairs[-1]}"
     st.caption(
-        f"Same first weights and same batches for all; differences are paired seed by seed, N = {len(results.seeds)}, "
+        f"All {race_words.fair(results.race['contestants'])}; differences are paired seed by seed, N = {known}, "
         "± is half a 95 % confidence interval."
     )
+    if how := race_words.starts(results):
+        st.caption(how)

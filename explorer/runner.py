@@ -19,6 +19,10 @@ SLICE = 0.02
 """Seconds of a turn; a step that takes longer is finished."""
 REST = 0.002
 """Seconds after every turn in which pages are answered first."""
+NAP = 0.05
+"""Seconds between two steps beyond which a slow race leaves its seat to others in the meantime."""
+GAP = 0.3
+"""Seconds for which a look at a race lets pages go first."""
 LEASE = 2.0
 """Seconds that a race goes on without anybody looking."""
 WALL = 300.0
@@ -55,6 +59,7 @@ class State:
         return self.phase in ("waiting", "running")
 
 
+_OVER = object()
 _EVERY: "WeakSet[Runner]" = WeakSet()
 
 
@@ -96,9 +101,10 @@ class Runner:
         self._speed = steps_a_second
 
     def beat(self) -> None:
-        """Say that somebody looks."""
+        """Say that somebody looks; what they look at is drawn when no page is being answered, or soon after."""
         with self._lock:
             self._seen = time.monotonic()
+        self._hall.gap(GAP)
         if self._wanted > self._state.step and not self.alive:
             self._go(self._wanted)
 
@@ -153,42 +159,57 @@ class Runner:
                     self._break_off(_over(self._wall, step, self._state.steps))
             ended = True
         except NormcoreError as error:
-            self._break_off(f"{error}.")
             ended = True
+            self._break_off(f"{error}.")
         finally:
             # Whatever else went wrong goes on to the log by itself; the visitor gets a sentence.
-            if not ended:
-                self._break_off(f"The race broke off at step {self._state.step:,}: the computation failed there.")
-            self._hall.leave(self)
-            self._again()
+            try:
+                if not ended:
+                    self._break_off(f"The race broke off at step {self._state.step:,}: the computation failed there.")
+            finally:
+                self._hall.leave(self)
+                self._again()
 
     def _turns(self) -> Iterator[int]:
-        """Makes the race if there is none yet, takes turns, and tells the step after each."""
+        """Makes the race if there is none yet, takes turns, and tells the step after each, the last one if it is over.
+
+        A race may end before its last step: a net that has diverged has nothing more to show.
+        """
         shown, due = 0.0, time.monotonic()
         while self._going() and self._state.phase not in ("finished", "broken off"):
             if not self._hall.turn(self, self._going):
                 return
-            begun = time.monotonic()
+            begun, over = time.monotonic(), False
             try:
                 if self._race is None:
                     self._race = self._make()
                 race = self._race
                 while self._going() and time.monotonic() - begun < SLICE and time.monotonic() >= due:
-                    next(race)
+                    over = next(race, _OVER) is _OVER
                     due = max(due, begun) + (1 / self._speed if self._speed else 0.0)
                     with self._lock:
                         self._state = replace(self._state, step=race.step)
-                    if self._hall.pressed:
+                    if over or self._hall.pressed:
                         break
-                last = race.step >= self._wanted or not self._going()
+                slow = due - time.monotonic() > NAP
+                last = over or slow or race.step >= self._wanted or not self._going()
                 if race.step and (last or begun - shown > SHOWN):
                     shown = begun
                     self._set(results=race.results())
             finally:
                 self._spent += time.monotonic() - begun
                 self._hall.done(self)
-            yield race.step
-            time.sleep(max(REST, min(0.05, due - time.monotonic())))
+            yield self._state.steps if over else race.step
+            if slow:
+                self._nap(due)
+            else:
+                time.sleep(max(REST, due - time.monotonic()))
+
+    def _nap(self, due: float) -> None:
+        """Lets others have the seat until the next step is due."""
+        with self._hall.away(self):
+            while self._going() and (left := due - time.monotonic()) > 0:
+                time.sleep(min(NAP, left))
 
     def _again(self) -> None:
         """What was asked for while the thread was ending is begun again; what was not, is paused."""
@@ -201,9 +222,13 @@ class Runner:
             self._go(self._wanted)
 
     def _break_off(self, sentence: str) -> None:
-        """It does not go on; what it found stays."""
-        found = self._race.results() if self._race is not None and self._race.step else self._state.results
-        self._set(phase="broken off", sentence=sentence, results=found)
+        """It does not go on; what it found stays, or what was known of it before if it cannot even tell that."""
+        found = self._state.results
+        try:
+            if self._race is not None and self._race.step:
+                found = self._race.results()
+        finally:
+            self._set(phase="broken off", sentence=sentence, results=found)
 
     def _set(self, **changes: Any) -> None:
         with self._lock:

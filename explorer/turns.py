@@ -19,19 +19,23 @@ class Hall:
         self.seats = seats
         self._lock = threading.Lock()
         self._line: list[object] = []
+        self._away: set[object] = set()
         self._asking: deque[tuple[object, threading.Event]] = deque()
         self._holder: object | None = None
         self._pages = 0
         self._given = 0.0
+        self._mine = threading.local()
 
     @contextmanager
     def answering(self) -> Iterator[None]:
         """While a page is being answered, turns are rare."""
         with self._lock:
             self._pages += 1
+        self._mine.answering = True
         try:
             yield
         finally:
+            self._mine.answering = False
             with self._lock:
                 self._pages -= 1
                 self._call()
@@ -47,6 +51,12 @@ class Hall:
         finally:
             with self._lock:
                 self._pages += 1
+
+    def gap(self, seconds: float) -> None:
+        """Wait until no page is being answered, but not longer than this; an answer itself waits for nobody."""
+        end = time.monotonic() + seconds
+        while self.pressed and not getattr(self._mine, "answering", False) and time.monotonic() < end:
+            time.sleep(0.01)
 
     @property
     def pressed(self) -> bool:
@@ -69,10 +79,23 @@ class Hall:
                 self._holder = None
             self._call()
 
-    def place(self, who: object) -> int:
-        """How many have to leave before this one gets a seat; 0 if it has one."""
+    @contextmanager
+    def away(self, who: object) -> Iterator[None]:
+        """While this one needs no turn, the next has its seat; its place in line stays its own."""
         with self._lock:
-            return max(0, self._line.index(who) - self.seats + 1) if who in self._line else 0
+            self._away.add(who)
+            self._call()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._away.discard(who)
+
+    def place(self, who: object) -> int:
+        """How many have to leave before this one gets a seat; 0 if it has one, or needs none."""
+        with self._lock:
+            present = self._present()
+            return max(0, present.index(who) - self.seats + 1) if who in present else 0
 
     def turn(self, who: object, going: Callable[[], bool]) -> bool:
         """Wait for a turn; False if it stopped `going` before that. Every turn ends with `done`."""
@@ -97,11 +120,15 @@ class Hall:
                 self._holder = None
             self._call()
 
+    def _present(self) -> list[object]:
+        """The line without those who are away."""
+        return [who for who in self._line if who not in self._away]
+
     def _call(self) -> None:
         """Whoever has a seat and has asked for the longest time is next; pages go first, but not for ever."""
         if self._holder is not None or (self._pages > 0 and time.monotonic() - self._given < PATIENCE):
             return
-        seated = self._line[: self.seats]
+        seated = self._present()[: self.seats]
         for ask in self._asking:
             if ask[0] in seated:
                 self._asking.remove(ask)

@@ -126,8 +126,7 @@ def _one(answer: Answer, bold: bool = False) -> str:
     name = f"**{answer.variant.name}**" if bold else answer.variant.name
     start = f"{name} makes it {point(answer.after)}"
     if not np.isfinite(answer.after).all():
-        lost = "and what was finite is lost with it" if _spread(answer) else "as it was"
-        return f"{start}: what is not finite is still there, {lost}; a step with it ruins the net."
+        return f"{start}: what is not finite is still there, {_beside(answer)}; a step with it ruins the net."
     if not np.isfinite(answer.before).all():
         return f"{start}: finite again."
     if np.allclose(answer.after, answer.before, rtol=1e-5, atol=0):
@@ -141,10 +140,16 @@ def _one(answer: Answer, bold: bool = False) -> str:
     return f"{start}: {number(answer.length)} long, {number(answer.scale)} of what it was, {how}."
 
 
-def _spread(answer: Answer) -> bool:
-    """Whether a number that was finite is no longer what it was."""
+def _beside(answer: Answer) -> str:
+    """What became of the numbers beside one that is not finite."""
     fine = np.isfinite(answer.before)
-    return bool((answer.after[fine] != answer.before[fine]).any())
+    before, after = answer.before[fine], answer.after[fine]
+    if (after == before).all():
+        return "as it was"
+    if not (np.isfinite(after) & (after != 0)).any():
+        return "and what was finite is lost with it"
+    told, was = (", ".join(number(float(value)) for value in values) for values in (after, before))
+    return f"and what was finite is {told} (was {was})"
 
 
 def _trail(here: Setup, gradient: tuple[float, float]) -> None:

@@ -40,11 +40,13 @@ class ClipReport:
     """What a clipper did in one call.
 
     `norm_before` and `norm_after` are norms of all gradients together (the L2 norm, or the clipper's `norm_type`), in
-    the gradient's unit; `scale` is their ratio (1 where nothing was there to clip); `angle` lies between the gradient
-    before and after, in radians; `fired` says whether anything was changed; `fraction` is the share of elements that
-    the method changed, where an element multiplied by another factor than 1 counts, even if it is 0; `per_tensor` has
-    the same for each gradient. With per-example methods, before is the gradient that no clipping and no noise would
-    have given, and `fraction` counts the elements of all examples.
+    the gradient's unit; `scale` is norm_after / norm_before (1 where norm_before is 0, even if noise came on top;
+    where norm_before is not finite, 0 for a dropped step, and else 0 or nan); `angle` lies between the gradient before
+    and after, in radians; `fired` says whether anything was changed; `fraction` is the share of elements that the
+    method changed, where an element multiplied by another factor than 1 counts, even if it is 0; `per_tensor` has the
+    same for each gradient. With per-example methods, before is the gradient that no clipping and no noise would have
+    given, and `fraction` counts the elements of all examples. Where gradients of half precision are multiplied by a
+    factor, norm_after is that before rounding: it misses what became 0 or infinite there.
 
     Everything is worked out when it is first asked for: nothing waits for the device before.
     """
@@ -70,7 +72,9 @@ class ClipReport:
         norms, factors = self._change.norms, self._change.factors
         if not isinstance(factors, list):
             norms, factors = _numbers(norms), _numbers(factors.expand(len(self._sizes)))
-            return [_multiplied([n], [f], size, False) for n, f, size in zip(norms, factors, self._sizes, strict=True)]
+            dropped = self._change.dropped
+            rows = zip(norms, factors, self._sizes, strict=True)
+            return [_multiplied([n], [f], size, turned=False, dropped=dropped) for n, f, size in rows]
         pairs = [(_numbers(n.reshape(-1)), _numbers(f.reshape(-1))) for n, f in zip(norms, factors, strict=True)]
         return [_multiplied(n, f, size, len(n) > 1) for (n, f), size in zip(pairs, self._sizes, strict=True)]
 
@@ -133,9 +137,9 @@ def _numbers(values: Tensor) -> list[float]:
     return numbers
 
 
-def _multiplied(norms: list[float], factors: list[float], size: int, turned: bool) -> Row:
-    """A tensor of which each region, of equal size, was multiplied by its factor; 0 stands for dropping it."""
-    after = [norm * factor if factor else 0.0 for norm, factor in zip(norms, factors, strict=True)]
+def _multiplied(norms: list[float], factors: list[float], size: int, turned: bool, dropped: bool = False) -> Row:
+    """A tensor of which each region, of equal size, was multiplied by its factor, or dropped where that is 0."""
+    after = [norm * factor if factor or not dropped else 0.0 for norm, factor in zip(norms, factors, strict=True)]
     apart = [norm * abs(1 - factor) for norm, factor in zip(norms, factors, strict=True)]
     changed = size * sum(factor != 1 for factor in factors) / max(1, len(factors))
     together = sum(norm * other for norm, other in zip(norms, after, strict=True))
@@ -160,7 +164,8 @@ def _report(rows: Sequence[Row], norm_type: float, turned: bool) -> TensorReport
     angle = 0.0
     if turned or not math.isfinite(before):
         angle = _angle(before, after, _norm([row.apart for row in rows]), sum(row.together for row in rows))
-    return TensorReport(before, after, after / before if before else 1.0, angle, sum(r.changed for r in rows) / size)
+    scale = after / before if before and after else float(not before)  # 0 / nan is 0: the step was dropped
+    return TensorReport(before, after, scale, angle, sum(r.changed for r in rows) / size)
 
 
 def _angle(before: float, after: float, apart: float, together: float) -> float:

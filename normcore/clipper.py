@@ -31,13 +31,15 @@ class Clipper:
     def __call__(self, parameters: Tensor | Iterable[Tensor]) -> ClipReport:
         """Replaces every ``p.grad`` by its clipped value, in place; parameters without a gradient are passed over.
 
-        Per-example methods read ``p.grad_sample`` (batch first) instead, and write ``p.grad``. A sparse gradient is
+        Per-example methods read ``p.grad_sample`` (batch first) instead, write ``p.grad``, and make ``p.grad_sample``
+        None, so that it is not taken for that of the next step. A sparse gradient is
         coalesced, and its stored rows are clipped as one tensor, beside the same rows of its parameter; what is not
         stored is 0 and stays so. What is remembered of a parameter waits for it where it has no gradient in a step.
 
         Raises:
-            NormcoreError: Something else than tensors with floating-point gradients, or other parameters than those
-                that the state remembers.
+            NormcoreError: Something else than tensors with floating-point gradients, a gradient without a
+                ``grad_sample`` or of another shape, sparse rows of which each element would be remembered, or other
+                parameters than those that the state remembers. No gradient is changed then.
         """
         given = self._listed(parameters)
         name = "grad_sample" if self.method.per_example else "grad"
@@ -46,6 +48,11 @@ class Clipper:
             last.settle()
         gradients = Examples() if self.method.per_example else Owned(self._room)
         beside = []
+        if self.method.per_example and any(p.grad is not None for i, p in enumerate(given) if i not in set(here)):
+            raise NormcoreError(
+                f"{self.method.key}: a parameter has a gradient and no grad_sample; call "
+                "normcore.per_example_gradients(model, loss, inputs) first"
+            )
         for i in here:
             gradient, weight = self._dense(given[i], name)
             gradients.append(gradient)
@@ -74,7 +81,12 @@ class Clipper:
     def _dense(self, parameter: Tensor, name: str) -> tuple[Tensor, Tensor]:
         """A parameter's gradient, or the stored rows of a sparse one, and the weights that it belongs to."""
         gradient, weight = getattr(parameter, name), parameter.detach()
-        if isinstance(gradient, Tensor) and gradient.layout is torch.sparse_coo:
+        if isinstance(gradient, Tensor) and gradient.layout is torch.sparse_coo and name == "grad":
+            if self.method.remembers_elements:
+                raise NormcoreError(
+                    f"{self.method.key}: it remembers each element, which sparse rows do not allow; use "
+                    "Embedding(sparse=False)"
+                )
             if not gradient.is_coalesced():
                 gradient = gradient.coalesce()
                 parameter.grad = gradient
@@ -82,8 +94,12 @@ class Clipper:
             gradient = gradient._values()
         if not isinstance(gradient, Tensor) or gradient.dtype not in FLOATS or gradient.layout is not torch.strided:
             kind = f"{gradient.dtype}, {gradient.layout}" if isinstance(gradient, Tensor) else type(gradient).__name__
+            wanted = "floating-point and dense" if self.method.per_example else "floating-point, dense or sparse COO"
+            raise NormcoreError(f"{self.method.key}: a {name} is {kind}; it must be {wanted}")
+        if self.method.per_example and gradient.shape[1:] != parameter.shape:
             raise NormcoreError(
-                f"{self.method.key}: a gradient is {kind}; it must be floating-point, dense or sparse COO"
+                f"{self.method.key}: a grad_sample has shape {tuple(gradient.shape)}; its parameter has "
+                f"{tuple(parameter.shape)}, which must follow the batch axis"
             )
         return gradient.detach(), weight
 
@@ -99,10 +115,15 @@ class Clipper:
         return self.state | {name: [value[i] for i in here] for name, value in known.items()}
 
     def _remember(self, state: dict[str, Any], here: list[int], count: int) -> dict[str, Any]:
-        """The state with an entry for every parameter: those without a gradient keep the one they had."""
+        """The state with an entry for every parameter: those without a gradient keep the one they had.
+
+        Flags are of one step alone, and False for them.
+        """
         for name, value in state.items():
             if isinstance(value, list):
-                entries = list(self.state.get(name) or [None] * count)
+                known = self.state.get(name) or [None] * count
+                flags = any(isinstance(entry, Tensor) and entry.dtype is torch.bool for entry in (*value, *known))
+                entries = [torch.tensor(False)] * count if flags else list(known)
                 for i, entry in zip(here, value, strict=True):
                     entries[i] = entry
                 state[name] = entries
@@ -130,6 +151,7 @@ class Clipper:
                 parameter.grad = clipped.to(parameter.dtype)
             else:
                 parameter.grad.copy_(clipped)
+            parameter.grad_sample = None  # type: ignore[attr-defined]
         samples.change = Replaced(pieces)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -143,12 +165,9 @@ class Clipper:
         """Goes on from a `state_dict` of a clipper of the same method and parameters.
 
         Raises:
-            NormcoreError: The state holds something that this method does not remember.
+            NormcoreError: The state is none that this method can have made.
         """
-        strange = sorted(set(state) - set(self.method.remembers))
-        if strange:
-            known = ", ".join(self.method.remembers) or "nothing"
-            raise NormcoreError(f"{self.method.key}: the state has {strange[0]!r}; this method remembers {known}")
+        self.method.check_state(state)
         self.state = deepcopy(dict(state))
 
     def __repr__(self) -> str:

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ import torch
 from normcore import METHODS, NormcoreError
 from normcore.lab.flow import Batches, forward, learned, profile, slope, steepest
 from normcore.lab.flow_nets import STARTS, Stack, Unrolled, Wiring, build, fitting, functions
-from normcore.lab.flow_rates import STABLE, guess, rates, stability
-from normcore.lab.flow_remedies import Comparison, compared, distance, ratio, remedies, switches
+from normcore.lab.flow_rates import STABLE, rates, stability
+from normcore.lab.flow_remedies import Comparison, compared, counted, distance, ratio, remedies, switches
 from normcore.lab.flow_tasks import adding, digits
 from normcore.lab.flow_training import Training
+from normcore.lab.observatory import naive
 from normcore.lab.strips import StripResults
 from normcore.penalties import orthogonal_regularization
 
@@ -84,6 +86,21 @@ def test_gradients_and_jacobian_are_those_of_finite_differences(wiring: Wiring) 
             for i in range(size)
         ]
         assert found.layers.gradient[layer] == pytest.approx(np.linalg.norm(slopes), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "lstm"])
+def test_a_jacobian_is_no_larger_than_a_jacobian(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    grad, sizes = torch.autograd.grad, []
+
+    def spied(*given: Any, **options: Any) -> Any:
+        found = grad(*given, **options)
+        sizes.extend(part.numel() for part in found if options.get("is_grads_batched"))
+        return found
+
+    monkeypatch.setattr(torch.autograd, "grad", spied)
+    wiring = Wiring(kind, depth=4, width=6, batch=50, activation="tanh")
+    found = profile(wiring)
+    assert sizes == [len(found.singular) ** 2]
 
 
 def test_layers_are_those_of_a_loop_in_numpy() -> None:
@@ -199,6 +216,19 @@ def test_a_net_that_diverges_stops_and_says_when() -> None:
     assert not np.isfinite(course.loss[-1]) or not np.isfinite(course.gradient[:, -1]).all()
 
 
+def test_a_training_that_measured_nothing_has_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = Training(Wiring(depth=3, width=4, batch=4), 0, 5)
+    assert training.results().gradient.shape == (3, 0)
+
+    def broken() -> None:
+        raise torch.linalg.LinAlgError
+
+    monkeypatch.setattr(training, "_one", broken)
+    assert list(training) == []
+    course = training.results()
+    assert course.lost == 0 and len(course.step) == len(course.loss) == 0
+
+
 def test_switches_come_in_the_order_of_their_distance_from_one() -> None:
     wiring = Wiring(depth=10, width=8)
     tried = switches(wiring)
@@ -238,6 +268,20 @@ def test_a_comparison_measures_every_cell() -> None:
     assert len({len(values) for values in columns.values()}) == 1
 
 
+def test_what_does_not_count_leaves_a_comparison_as_it_is() -> None:
+    plain = Wiring(width=6, batch=4)
+    other = replace(plain, depth=7, learning_rate=3.0, optimizer="adam", penalty="so", clip="clip_by_value")
+    assert counted(other, 0) == counted(plain, 0) == plain
+    assert counted(other, 5) != counted(plain, 5) == counted(replace(plain, depth=7), 5)
+    found = []
+    for wiring in (plain, other):
+        comparison = Comparison(wiring, (3,), (0,))
+        list(comparison)
+        found.append(comparison.results())
+    assert found[0].names == found[1].names
+    np.testing.assert_array_equal(found[0].ratio, found[1].ratio)
+
+
 def test_after_training_the_remedies_that_learn_are_compared_too() -> None:
     wiring = Wiring(width=6, batch=4)
     comparison = Comparison(wiring, (3,), (0,), after=2)
@@ -250,7 +294,7 @@ def test_after_training_the_remedies_that_learn_are_compared_too() -> None:
 
 
 def test_stability_counts_rates_at_which_all_seeds_came_through() -> None:
-    near, over = guess(), 2.01 * guess()
+    near, over = naive("adding"), 2.01 * naive("adding")
     final = np.array([[[near, near], [near, over], [near, np.nan]], [[near, near], [near / 2, near / 2], [near, near]]])
     lost = np.isnan(final)
     found = StripResults("learning_rate", (0.1, 0.3, 1.0), ("none", "normed"), (0, 1), final, lost, 3)
@@ -287,6 +331,7 @@ def test_tasks_are_what_they_are_called() -> None:
         ({"kind": "gru", "norm": "batch_norm"}, "norm='batch_norm'"),
         ({"depth": 1}, "depth=1 must be a whole number from 2"),
         ({"depth": 10_000}, "depth=10000"),
+        ({"kind": "lstm", "depth": 100, "width": 64, "batch": 512}, "make 13,107,200 numbers in one pass"),
         ({"start": "zero"}, "start='zero'"),
         ({"clip": "layer_norm"}, "clip='layer_norm'"),
     ],

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -106,6 +107,12 @@ def test_a_run_that_is_still_written_may_end_in_half_a_line() -> None:
         (",".join(map(str, range(1500))), "1,500 columns"),
         ("a\x07b", "not plain text"),
         ('"a\n1,2', "neither a table nor JSON"),
+        (",,,", "no row with anything in it"),
+        ('""', "no row with anything in it"),
+        ("grad_norm\n1.7e308\n1e300\n", "not 0 and not from 1e-100 to 1e+100"),
+        ("grad_norm\n5e-324\n5e-324\n", "not 0 and not from 1e-100 to 1e+100"),
+        (",".join(f"c{i}" for i in range(1000)) + "\n" + "1\n" * 5000, "5,000 rows of 1,000 columns"),
+        ("\n".join(f'{{"c{i % 1000}": 1}}' for i in range(5000)), "5,000 rows of 1,000 columns"),
     ],
 )
 def test_what_cannot_be_read_is_refused_in_a_sentence(data: Any, words: str) -> None:
@@ -123,6 +130,16 @@ def test_another_column_can_be_chosen() -> None:
     assert read(text, column="b").norm.tolist() == [3, 4]
     with pytest.raises(NormcoreError, match="no column of numbers is called 'c'"):
         read(text, column="c")
+
+
+def test_short_rows_cost_what_stands_in_them() -> None:
+    log = read("grad_norm," + ",".join(f"c{i}" for i in range(999)) + "\n" + "1\n" * 1999)
+    assert len(log.norm) == 1999 and log.columns == ("grad_norm",)
+    rows = [f'{{"grad_norm": 1, "c{i}": 2}}' for i in range(999)]
+    begun = time.process_time()
+    log = read("\n".join(rows + ['{"grad_norm": 3}'] * 1000))
+    assert time.process_time() - begun < 0.5
+    assert len(log.norm) == 1999 and len(log.columns) == 1000
 
 
 def test_a_large_log_is_read_in_time() -> None:
@@ -204,6 +221,17 @@ def test_advice_for_a_run_with_rare_spikes_is_a_safety_net() -> None:
     assert "A few steps are far longer" in advice.reasons[1] and advice.percentiles[50] == pytest.approx(1.0, abs=0.05)
 
 
+@pytest.mark.parametrize("share", [0.005, 0.02, 0.05, 0.06, 0.08, 0.095])
+@pytest.mark.parametrize("usual", [1.0, 1.18])
+def test_the_recommended_threshold_lies_below_every_spike_and_above_the_usual_step(share: float, usual: float) -> None:
+    norms = np.random.default_rng(5).uniform(0.95 * usual, usual, 1000)
+    spiky = np.random.default_rng(6).permutation(900)[: round(900 * share)] + 100
+    norms[spiky] = np.random.default_rng(7).uniform(9, 12, len(spiky))
+    advice = advise(norms)
+    assert advice.threshold is not None and usual <= advice.threshold < 9
+    assert f"cuts {gradient_log.percent(len(spiky) / 900)} of the steps" in advice.reasons[1]
+
+
 def test_advice_sees_a_plateau_left_by_clipping() -> None:
     norms = np.minimum(np.random.default_rng(3).lognormal(0, 1, 500), 1.0)
     advice = advise(norms)
@@ -218,7 +246,9 @@ def test_advice_for_calm_gradual_drifting_and_broken_runs() -> None:
     assert calm.threshold == 2.0 and "Nothing stands out" in calm.reasons[1]
     norms = generator.uniform(1, 4, 400)
     gradual = advise(norms)
+    cut = float((norms[40:] > (gradual.threshold or 0)).mean())
     assert "come gradually" in gradual.reasons[1]
+    assert f"shortens {gradient_log.percent(cut)} of the steps" in gradual.reasons[1]
     assert gradual.threshold == pytest.approx(np.percentile(norms[40:], 95), rel=0.07)
     falling = advise(np.geomspace(100, 1, 400) * generator.uniform(0.9, 1.1, 400))
     assert "has fallen by a factor of" in falling.reasons[-1]
@@ -233,6 +263,8 @@ def test_the_warm_up_is_left_out() -> None:
     norms = np.concatenate([np.full(50, 1000.0), np.linspace(1, 1.2, 450)])
     assert advise(norms, 0.1).percentiles[99] < 1.3
     assert advise(norms, 0.0).percentiles[99] == 1000.0
+    assert advise(norms, 0.1).reasons[0].startswith("After the first 10 % of the steps")
+    assert advise(norms, 0.0).reasons[0].startswith("Over all steps the median norm is")
 
 
 def test_the_sample_is_a_log_as_visitors_have_them() -> None:

@@ -1,6 +1,7 @@
 """The observatory: what a race records of its gradients, what is made of it, and whether clipping saves the RNN."""
 
 import json
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 
 from normcore import METHODS, NormcoreError
 from normcore.lab import observatory
-from normcore.lab.observatory import SCENES, course, layers, naive, norms, refusal, verdict
+from normcore.lab.observatory import SCENES, course, good, layers, naive, norms, refusal, verdict
 from normcore.lab.race import Contestant, Race
 from normcore.lab.results import Results
 from normcore.lab.tasks import SPOILS, data
@@ -185,6 +186,30 @@ def test_what_came_after_a_divergence_is_not_shown() -> None:
     run = course(found, 0, 0)
     assert run.lost == at[0] and run.step[-1] == at[0]
     assert len(norms(found, 0)) == sum(at + 1)
+
+
+def test_layers_end_at_the_divergence() -> None:
+    found = watched(12, contestants=[Contestant(None, overrides={"learning_rate": 1e30}, name="wild")])
+    lost = int(found.diverged[0, 0])
+    assert 0 < lost < 11
+    found.gradients[0][0, :, : lost + 1] = 2.0
+    found.gradients[0][0, :, lost + 1 :] = 1.0
+    values = layers(found, 0, 0).values
+    assert (values[:, : lost + 1] == 2.0).all() and np.isnan(values[:, lost + 1 :]).all()
+
+
+def test_bad_batches_are_no_part_of_the_final_loss() -> None:
+    loss = np.ones((2, 2, 100))
+    bad = np.zeros((2, 100), bool)
+    bad[0, [91, 95]] = bad[1, 90:] = True
+    loss[:, bad] = 50.0
+    loss[1, 0, 99] = 1e12
+    found = replace(watched(2, contestants=[FREE, clipped()]), loss=loss, bad=bad)
+    np.testing.assert_allclose(good(found).final(), [[1, 50], [np.nan, 50]])
+    assert good(found).summary()[0].final == 25.5
+    np.testing.assert_allclose(good(replace(found, bad=None)).final()[0], found.final()[0])
+    told = verdict(found, [True, False], 2.0)
+    assert told[0].endswith("1 learned something; mean loss at the end over good batches 25.5.")
 
 
 def test_a_constant_answer_has_the_variance_or_the_entropy() -> None:

@@ -14,6 +14,9 @@ from scipy import stats
 from torch import nn
 
 from normcore import NormcoreError
+from normcore.lab import race as lab
+from normcore.lab import tasks
+from normcore.lab.load import load
 from normcore.lab.nets import MODELS, Plan, build, fitting
 from normcore.lab.race import Contestant, Race
 from normcore.lab.results import Held, Results, _holm
@@ -123,6 +126,16 @@ def test_all_start_from_the_same_effective_weights(norm: str, model: str, task: 
     assert not torch.equal(plain.answer.weight, build(examples, Plan(model), 6).answer.weight)
 
 
+def test_results_say_how_far_a_method_on_weights_starts_from_the_others() -> None:
+    keys = [None, "batch_norm", "weight_norm", "weight_standardization", "orthogonal_parametrization"]
+    near = run(1, contestants=keys[:-1], width=6).apart
+    assert near[:2] == (0.0, 0.0) and max(near) < 1e-4
+    (far,) = run(1, contestants=keys[-1:], width=6).apart
+    plain, other = (build(data("threshold_sum"), Plan("mlp", key, width=6), 0) for key in (None, keys[-1]))
+    one, two = (net.get_submodule("hidden.0").weight.detach() for net in (plain, other))
+    assert far == pytest.approx(float((one - two).norm() / one.norm())) and far > 0.01
+
+
 def test_every_example_comes_once_an_epoch_in_an_order_of_the_seed() -> None:
     race = Race(seeds=(0, 1), batch_size=64, steps=100)
     total = len(race.data.x)
@@ -182,6 +195,26 @@ def test_weights_without_singular_values_have_diverged_and_the_race_goes_on() ->
     np.testing.assert_array_equal(together.loss[1], run(6, contestants=["layer_norm"]).loss[0])
 
 
+@pytest.mark.parametrize(("model", "task"), [("mlp", "threshold_sum"), ("cnn", "digits")])
+def test_one_seed_without_singular_values_takes_no_other_with_it(model: str, task: str) -> None:
+    options: dict[str, Any] = {"task": task, "model": model, "width": 6, "contestants": ["spectral_norm_exact"]}
+    options |= {"seeds": 3, "batch_size": 16, "watch": True}
+    whole = run(3, **options)
+    race = Race(steps=3, **options)
+    next(race)
+    with torch.no_grad():
+        lost = next(p for p in race.teams[0]._alone(0) if p.ndim > 1)
+        lost.fill_(torch.nan)
+    list(race)
+    results = race.results()
+    assert results.diverged.tolist() == [[1, -1, -1]]
+    np.testing.assert_allclose(results.loss[0, 1:], whole.loss[0, 1:], rtol=1e-5)
+    assert np.isnan(results.held[-1].loss[0, 0]) and np.isnan(results.gradients[0][0, :, 1:]).all()
+    np.testing.assert_allclose(results.held[-1].loss[0, 1:], whole.held[-1].loss[0, 1:], rtol=1e-5)
+    assert results.watched is not None and np.isnan(results.watched.before[0, 0, 1:]).all()
+    assert np.isfinite(results.watched.before[0, 1:]).all() and not results.watched.fired.any()
+
+
 @pytest.mark.parametrize("model", ["mlp", "cnn", "lstm", "transformer"])
 def test_every_method_that_fits_a_model_takes_a_step(model: str) -> None:
     options = SMALL[model] | {"model": model, "seeds": 2, "steps": 1, "batch_size": 16, "width": 8}
@@ -227,8 +260,31 @@ def test_the_summary_is_what_its_words_say() -> None:
     assert "too little to tell them apart" in results.verdict()[1]
 
 
+def test_the_verdict_on_equal_contestants_is_that_they_are_equal() -> None:
+    loss = np.random.default_rng(0).normal(1.0, 0.1, (3, 4, 40))
+    loss[1] = loss[0]
+    loss[2, 1:] = loss[0, 1:]
+    loss[2, 0] = loss[0, 0] - 0.3
+    twin, other = made(loss).verdict()
+    assert twin == "b and a are equal to the last bit on all 4 seeds."
+    assert other.startswith("c ends lower than a on 1 of 4 seeds, equal on 3 (−0.0")
+    loss[2, 0] = loss[0, 0] + 0.3
+    assert made(loss).verdict()[1].startswith("c ends higher than a on 1 of 4 seeds, equal on 3 (+0.0")
+    assert made(loss[:2, :1]).verdict() == ("b and a are equal to the last bit on the one seed there is.",)
+
+
 def test_holm_is_the_textbook_example() -> None:
     assert _holm([0.01, 0.04, 0.03, 0.005, float("nan")])[:4] == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_what_is_held_out_counts_the_seeds_that_came_through() -> None:
+    loss = np.ones((2, 3, 20))
+    loss[1, 2, 12:] = 1e7
+    loss[0, :, 3] = np.nan
+    numbers = np.array([[1.0, 2.0, 3.0], [4.0, 6.0, 500.0]])
+    gone, row = made(loss, (Held(20, numbers, numbers / 1000, (), ()),)).summary()
+    assert (row.seeds, row.held_loss, row.held_accuracy) == (2, 5.0, 0.005)
+    assert np.isnan([gone.held_loss, gone.held_accuracy]).all()
 
 
 def test_fluctuation_leaves_a_straight_descent_out() -> None:
@@ -273,6 +329,22 @@ def test_clipping_takes_every_seed_by_itself() -> None:
     assert np.abs(free.loss - tight.loss).max() > 1e-4
 
 
+def test_a_clipping_that_draws_numbers_draws_others_for_each_seed() -> None:
+    def noise(seeds: Sequence[int], **settings: Any) -> np.ndarray:
+        options = {"contestants": [None], "optimizer": "sgd", "clip": "gradient_noise", "clip_settings": settings}
+        race = Race(seeds=seeds, steps=1, batch_size=16, watch=True, **options)
+        given: list[torch.Tensor] = []
+        whole = race.teams[0]._whole
+        race.teams[0]._whole = lambda: given.append(whole()) or given[-1]  # type: ignore[method-assign, func-returns-value]
+        next(race)
+        return (given[1] - given[0]).numpy()
+
+    one, other = noise((0, 1))
+    assert abs(np.corrcoef(one, other)[0, 1]) < 0.3
+    np.testing.assert_allclose(noise((1,))[0], other, atol=1e-6)
+    np.testing.assert_allclose(noise((0,), seed=1)[0], other, atol=1e-6)
+
+
 @pytest.mark.parametrize("key", TASKS)
 def test_a_task_is_the_same_for_everybody_and_holds_something_out(key: str) -> None:
     one, two, other = data(key), data(key), data(key, seed=1)
@@ -284,6 +356,37 @@ def test_a_task_is_the_same_for_everybody_and_holds_something_out(key: str) -> N
         assert set(one.y.tolist()) <= set(range(one.classes))
     shown = {tuple(x.flatten().tolist()) for x in one.x}
     assert not any(tuple(x.flatten().tolist()) in shown for x in one.held_x[:50])
+
+
+def test_the_text_is_the_story_and_its_letters_are_numbered_once() -> None:
+    story = (Path(tasks.__file__).parent / "alice.txt").read_text(encoding="utf-8").lower()
+    letters, examples = sorted(set(story)), data("text")
+    for x, y in zip(examples.x[:20], examples.y[:20], strict=True):
+        assert "".join(letters[at] for at in [*x.argmax(-1), y]) in story
+        assert (x.sum(-1) == 1).all()
+    assert tasks._story()[0] is tasks._story()[0]
+
+
+@pytest.mark.parametrize("key", ["threshold_sum", "moons", "mixed_scale", "adding"])
+def test_first_weights_have_nothing_to_do_with_the_examples(key: str) -> None:
+    examples = data(key)
+    values = examples.x.double().flatten()[:400]
+    model = {"sequence": "rnn"}.get(examples.kind, "mlp")
+    for seed in range(4):
+        weights = next(p for p in build(examples, Plan(model), seed).parameters() if p.ndim > 1)
+        weights = weights.detach().double().flatten()
+        count = min(len(weights), len(values))
+        for axes in (values[:count], values[::2][: count // 2]):  # also if every second number is a mark
+            found = np.corrcoef(weights[: len(axes)].numpy(), axes.numpy())[0, 1]
+            assert abs(found) < 4 / len(axes) ** 0.5
+
+
+def test_weights_order_data_and_bad_batches_each_draw_from_a_stream_of_their_own() -> None:
+    def numbers(start: int) -> tuple[float, ...]:
+        return tuple(torch.rand(3, generator=torch.Generator().manual_seed(start)).tolist())
+
+    streams = [{numbers(start + at) for at in range(20)} for start in (0, tasks.DATA, lab.ORDER, lab.SPOILING)]
+    assert len(set.union(*streams)) == sum(map(len, streams)) == 80
 
 
 def test_schedules_start_and_end_where_they_should() -> None:
@@ -321,6 +424,24 @@ def test_what_cannot_be_raced_is_refused_in_a_sentence(options: dict[str, Any], 
         Race(**options)
 
 
+@pytest.mark.parametrize("model", SMALL)
+def test_the_load_of_a_step_grows_with_all_that_makes_it_slow(model: str) -> None:
+    options = SMALL[model] | {"model": model, "contestants": [None], "seeds": 1, "batch_size": 400, "width": 16}
+    once = load(Race(**options))
+    for more in ({"seeds": 4}, {"batch_size": 800}, {"width": 64}, {"contestants": [None, "weight_norm"]}):
+        other = load(Race(**options | more))
+        assert other.multiplications > 1.5 * once.multiplications, more
+        assert other.memory >= once.memory * (1 if "contestants" in more else 1.5), more
+    assert load(Race(**options), 4) == load(Race(**options | {"seeds": 4}))
+    if MODELS[model].kinds == ("sequence",):
+        x = np.random.default_rng(0).normal(size=(100, 200, 2))
+        short, long = (
+            load(Race(**options | {"task": table(x[:, :t], x[:, 0, 0]), "batch_size": 50})) for t in (50, 200)
+        )
+        assert long.multiplications > 3.9 * short.multiplications
+        assert long.memory > (6 if model == "transformer" else 3.9) * short.memory
+
+
 def test_a_table_of_ones_own_is_judged_before_it_is_learned() -> None:
     x, y = np.random.default_rng(0).normal(size=(50, 3)), np.arange(50) % 2
     assert table(x, y).classes == 2
@@ -336,6 +457,10 @@ def test_a_table_of_ones_own_is_judged_before_it_is_learned() -> None:
         ((x * np.inf, y), "nan or infinity"),
         (([["a"] * 3] * 20, y[:20]), "not a number"),
         ((x, np.ones(50)), "in every row"),
+        ((np.zeros((10, 26_000, 1)), y[:10]), "26,000 steps an example; at most 500"),
+        ((np.zeros((10, 1, 80, 80)), y[:10]), "6,400 places an example; at most 4,096"),
+        ((np.zeros((10, 8, 60, 60)), y[:10]), "28,800 numbers an example; at most 20,000"),
+        ((np.zeros((10, 30_000)), y[:10]), "30,000 features an example; at most 20,000"),
     ):
         with pytest.raises(NormcoreError, match=words):
             table(*bad)

@@ -109,6 +109,38 @@ def test_a_speed_is_kept(begun: list[Runner]) -> None:
     until(lambda: runner.state().phase == "finished", 3)
 
 
+def test_slow_races_leave_their_seats_between_two_steps(begun: list[Runner]) -> None:
+    hall = Hall(seats=2)
+    slow = [Runner(lambda: Counting(100, pause=0), 100, hall) for _ in range(2)]
+    quick = Runner(lambda: Counting(200), 200, hall)
+    begun += [*slow, quick]
+    for runner in slow:
+        runner.set_speed(1)
+        runner.play()
+    until(lambda: all(runner.state().step for runner in slow))
+    quick.play()
+    until(lambda: quick.state().phase == "finished", 3)
+    assert all(runner.state().phase == "running" and runner.state().step < 5 for runner in slow)
+    steps = [runner.state().step for runner in slow]
+    until(lambda: all(runner.state().step > step for runner, step in zip(slow, steps, strict=True)), 3)
+    slow[0].pause()
+    slow[0].join(0.5)
+    state = slow[0].state()
+    assert not slow[0].alive and state.phase == "paused" and state.results == state.step
+
+
+def test_whoever_was_away_has_its_place_again() -> None:
+    hall, names = Hall(seats=1), ["one", "two", "three"]
+    for name in names:
+        hall.enter(name)
+    assert [hall.place(name) for name in names] == [0, 1, 2]
+    with hall.away("one"):
+        assert [hall.place(name) for name in names] == [0, 0, 1]
+        assert hall.turn("two", lambda: True)
+        hall.done("two")
+    assert [hall.place(name) for name in names] == [0, 1, 2]
+
+
 def test_a_released_race_is_gone_within_two_seconds_even_if_nobody_says_so(begun: list[Runner]) -> None:
     told = Runner(lambda: Counting(10**6), 10**6, Hall())
     untold = Runner(lambda: Counting(10**6), 10**6, Hall())
@@ -217,6 +249,53 @@ def test_what_goes_wrong_becomes_a_sentence_and_what_was_found_stays(
     begun.append(other)
     other.play()
     until(lambda: other.state().phase == "finished")
+
+
+@pytest.mark.parametrize("jumps", [False, True])
+def test_a_race_that_ends_before_its_last_step_is_finished(jumps: bool, begun: list[Runner]) -> None:
+    class Short(Counting):
+        def __next__(self) -> int:
+            if self.step >= 5:
+                self.step = self.steps if jumps else self.step
+                raise StopIteration
+            return super().__next__()
+
+    runner = Runner(lambda: Short(60), 60, Hall())
+    begun.append(runner)
+    runner.play()
+    until(lambda: not runner.state().going)
+    state = runner.state()
+    assert (state.phase, state.sentence) == ("finished", "")
+    assert state.step == state.results == (60 if jumps else 5)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (NormcoreError("race: five is too many; try four"), "race: five is too many; try four."),
+        (RuntimeError("all is lost"), "the computation failed"),
+    ],
+)
+def test_a_race_that_cannot_even_tell_its_results_gives_its_seat_back(
+    error: Exception, said: str, begun: list[Runner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def speechless(race: Failing) -> int:
+        if race.step == 5:
+            raise RuntimeError("nothing to tell")
+        return race.step
+
+    monkeypatch.setattr(Failing, "error", error)
+    monkeypatch.setattr(Failing, "results", speechless)
+    hall = Hall(seats=1)
+    begun += [Runner(lambda: Failing(60, pause=0.05), 60, hall), Runner(lambda: Counting(5), 5, hall)]
+    for runner in begun:
+        runner.play()
+    until(lambda: begun[1].state().phase == "finished")
+    state = begun[0].state()
+    assert state.phase == "broken off" and state.results in (1, 2, 3, 4)
+    assert said in state.sentence
+    until(lambda: not begun[0].alive)
 
 
 def test_a_race_that_cannot_be_made_says_why(begun: list[Runner]) -> None:

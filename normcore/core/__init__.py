@@ -15,15 +15,16 @@ from normcore.core.gradients import (
     drop,
     example_norms,
     generator,
-    moved_toward,
+    inverse,
     multiply,
     norms_of,
     parameters_or_zeros,
-    recalled,
     replace,
+    shortening,
     total,
     unit_norms,
 )
+from normcore.core.memory import moved_toward, recalled
 from normcore.core.method import EMPTY, Method, bounds_of
 from normcore.core.parameters import Classes, Epsilon, EpsilonPlace, GhostBatchSize, Groups, Momentum, Seed
 from normcore.core.part import Part
@@ -100,6 +101,7 @@ __all__ = [
     "example_norms",
     "full_precision",
     "generator",
+    "inverse",
     "moved_toward",
     "multiply",
     "new_tensor",
@@ -112,6 +114,7 @@ __all__ = [
     "rescale",
     "root",
     "shift_away",
+    "shortening",
     "standardize",
     "standardize_counted",
     "switch",

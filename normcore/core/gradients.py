@@ -4,7 +4,7 @@ A method that is called with a plain list leaves it alone and can be differentia
 gradients: the same two functions then overwrite them, and write down what the clipper's report is made of.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from normcore.core.errors import NormcoreError
+from normcore.core.precision import full_precision
 from normcore.core.statistics import widen
 
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -19,11 +20,15 @@ BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 @dataclass
 class Multiplied:
-    """Gradients with these norms were multiplied by one factor, by one each, or by one each region of each."""
+    """Gradients with these norms were multiplied by one factor, by one each, or by one each region of each.
+
+    With `dropped` a factor of 0 made zeros of everything, whatever was there; else inf times 0 was nan.
+    """
 
     norms: Any
     factors: Any
     norm_type: float = 2.0
+    dropped: bool = False
 
 
 @dataclass
@@ -80,6 +85,17 @@ def total(norms: Tensor, norm_type: float = 2.0) -> Tensor:
     return torch.linalg.vector_norm(norms, norm_type) if norms.numel() else norms.new_zeros(())
 
 
+def shortening(limit: float | Tensor, norms: Tensor) -> Tensor:
+    """The factors that bring lengths to a limit, but at most 1; a length of 0 has the factor 1, whatever the limit."""
+    return inverse(norms, limit).clamp(max=1.0)
+
+
+def inverse(norms: Tensor, limit: float | Tensor = 1.0) -> Tensor:
+    """The factors that bring lengths to a limit; a length of 0 has the factor 1."""
+    nothing = norms == 0
+    return torch.where(nothing, 1.0, limit / torch.where(nothing, 1.0, norms))
+
+
 def unit_norms(tensors: Sequence[Tensor]) -> list[Tensor]:
     """The norm of each output unit, shaped (o 1 ...); a tensor of at most one axis is one unit."""
     return [
@@ -94,9 +110,11 @@ def example_norms(key: str, gradients: Sequence[Tensor]) -> list[Tensor]:
     """The norm of each example's gradient, shaped (n 1 ...).
 
     Raises:
-        NormcoreError: The tensors do not begin with one axis of examples that all share.
+        NormcoreError: The tensors do not begin with one axis of examples that all share, or there are no examples.
     """
     counts = {gradient.shape[0] if gradient.ndim else 0 for gradient in gradients}
+    if counts == {0} and all(gradient.ndim for gradient in gradients):
+        raise NormcoreError(f"{key}: the batch has no examples; leave out this step, or draw another batch")
     if len(counts) > 1 or 0 in counts:
         said = ", ".join(str(tuple(gradient.shape)) for gradient in gradients[:4])
         raise NormcoreError(f"{key}: the gradients have shapes {said}; each must begin with the same batch axis")
@@ -136,7 +154,7 @@ def drop(gradients: list[Tensor], keep: Tensor, norms: Tensor) -> list[Tensor]:
     """All gradients as they are where `keep` is true, else zeros, whatever was in them."""
     if not isinstance(gradients, Owned):
         return [torch.where(keep.to(g.device), g, torch.zeros((), dtype=g.dtype, device=g.device)) for g in gradients]
-    gradients.change = Multiplied(norms, keep.to(norms.dtype))
+    gradients.change = Multiplied(norms, keep.to(norms.dtype), dropped=True)
     for gradient in gradients:
         if not gradient.is_cpu:  # looking at the value would wait for the device
             gradient.masked_fill_(~keep.to(gradient.device), 0.0)
@@ -154,7 +172,8 @@ def _add_up(gradient: Tensor, factor: Tensor) -> Tensor:
     """The sum over examples of the gradients times their factors."""
     wide = widen(gradient)
     weights = factor.to(wide.device, wide.dtype).reshape(-1)
-    return (weights @ wide.reshape(len(wide), -1)).reshape(wide.shape[1:])
+    with full_precision(wide):
+        return (weights @ wide.reshape(len(wide), -1)).reshape(wide.shape[1:])
 
 
 def replace(
@@ -188,10 +207,10 @@ def replace(
             if once:
                 pieces.append(difference(room[i], y))
             y = gradient.copy_(y)
-        given.append(y)
+        given.append(y.clone() if y is gradient and not isinstance(gradients, Owned) else y)
         kept.append(memory)
     if isinstance(gradients, Owned):
-        gradients.change = Replaced(pieces) if once else Repeatable(room, function, beside)
+        gradients.change = Replaced(pieces) if once else Repeatable(room[: len(gradients)], function, beside)
     return given, kept
 
 
@@ -218,40 +237,9 @@ def difference(before: Tensor, after: Tensor) -> tuple[Tensor, ...]:
     return (*norms, torch.dot(one, two), changed)
 
 
-def recalled(
-    key: str, state: Mapping[str, Any], name: str, gradients: Sequence[Tensor], first: Callable[[Tensor], Tensor]
-) -> list[Tensor]:
-    """What is remembered of each gradient; one that has not been seen yet begins with what `first` makes of it.
-
-    Raises:
-        NormcoreError: The state remembers another number of gradients, or one of another shape.
-    """
-    known = state.get(name) or [None] * len(gradients)
-    if len(known) != len(gradients):
-        raise NormcoreError(
-            f"{key}: the state remembers {len(known)} gradients, not {len(gradients)}; start with an empty one"
-        )
-    found = [first(g) if entry is None else entry for entry, g in zip(known, gradients, strict=True)]
-    for entry, gradient in zip(found, gradients, strict=True):
-        if entry.ndim and entry.shape != gradient.shape:
-            raise NormcoreError(
-                f"{key}: the state remembers a gradient of shape {tuple(entry.shape)}, not {tuple(gradient.shape)}; "
-                "start with an empty one"
-            )
-    return found
-
-
 def parameters_or_zeros(parameters: Sequence[Tensor] | None, gradients: Sequence[Tensor]) -> list[Tensor]:
     """The parameters that the gradients belong to, or zeros where none were given."""
     return [torch.zeros_like(g) for g in gradients] if parameters is None else [p.detach() for p in parameters]
-
-
-def moved_toward(before: Tensor | None, value: Tensor, beta: float) -> Tensor:
-    """A running average moved toward a value; it begins with the first, and one that is not finite leaves it alone."""
-    value = value.detach().double()
-    old = value if before is None else before.to(value.device)
-    moved = torch.where(old.isfinite(), beta * old + (1 - beta) * value, value)
-    return torch.where(value.isfinite(), moved, old)
 
 
 def generator(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:

@@ -2,7 +2,7 @@
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from types import MappingProxyType, SimpleNamespace
@@ -15,6 +15,7 @@ from normcore.core.axes import LAYOUTS, LETTERS, PARENT, SPATIAL, axis_sizes, ch
 from normcore.core.domains import FLAG, Domain, check
 from normcore.core.errors import NormcoreError
 from normcore.core.facts import Identity, Normed, Paper, Param
+from normcore.core.memory import check_state
 from normcore.core.part import Part
 from normcore.core.precision import full_precision
 from normcore.core.region import Bound, Region
@@ -49,7 +50,7 @@ class Method:
             function says.
         invariant_to: "scale" or "shift": multiplying a region by a positive number, or adding one, changes nothing;
             "channel shift": even where each channel is given a number of its own. A function of the settings where they
-            decide it.
+            decide it. Of a gradient method that remembers: in its first step.
         equals: Other methods that it coincides with, and when.
         elsewhere: The same in other libraries ("keras", "flax"), as code with the same placeholders.
         builds_on: The earlier methods whose shortcoming it answers, by their keys.
@@ -57,7 +58,8 @@ class Method:
             tensor", "unit" or "example", "clipped" gradients that are clipped again, and "small" ones. A function of
             the settings where they decide it.
         limits: What a gradient method bounds, and the setting or number that is the bound: "norm", "norm of each
-            tensor" (or "example"), "average norm of each tensor", "rms of each tensor", "value".
+            tensor" (or "example"), "average norm of each tensor", "rms of each tensor", "value". A function of the
+            settings where they decide it.
         remembers: What the state of a gradient method holds, in words.
     """
 
@@ -77,7 +79,9 @@ class Method:
     elsewhere: Mapping[str, str] = field(default_factory=dict)
     builds_on: tuple[str, ...] = ()
     keeps: frozenset[str] | Callable[[Mapping[str, Any]], frozenset[str]] = frozenset()
-    limits: Mapping[str, str | float] = field(default_factory=dict)
+    limits: Mapping[str, str | float] | Callable[[Mapping[str, Any]], Mapping[str, str | float]] = field(
+        default_factory=dict
+    )
     remembers: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
@@ -139,6 +143,33 @@ class Method:
         if isinstance(self.keeps, frozenset):
             return self.keeps
         return self.keeps({param.name: param.default for param in self.params} | settings)
+
+    def limited(self, **settings: Any) -> dict[str, float]:
+        """What a gradient method bounds under these settings, the others at their defaults, and by which number."""
+        complete = {param.name: param.default for param in self.params} | settings
+        limits = self.limits if isinstance(self.limits, Mapping) else self.limits(complete)
+        return {what: complete[bound] if isinstance(bound, str) else bound for what, bound in limits.items()}
+
+    @cached_property
+    def first_state(self) -> Mapping[str, Any]:
+        """What a gradient method remembers after one gradient (o i): which entries are lists, and of what."""
+        if "state" not in self.inputs:
+            return EMPTY
+        with torch.no_grad():
+            return self.fn([torch.zeros(2, 3)], **{param.name: param.default for param in self.params}).state
+
+    @property
+    def remembers_elements(self) -> bool:
+        """Whether a gradient method remembers something of each element of a gradient."""
+        return any(isinstance(entry, list) and entry[0].ndim > 0 for entry in self.first_state.values())
+
+    def check_state(self, state: Any) -> None:
+        """Refuses a state that a gradient method cannot have made.
+
+        Raises:
+            NormcoreError: No mapping, an entry that the method does not know, or one of another kind than its own.
+        """
+        check_state(self.key, state, self.remembers, self.first_state)
 
     @cached_property
     def inputs(self) -> frozenset[str]:
@@ -228,8 +259,11 @@ class Method:
         if self.family == "gradient":
             self.layout(layout, 0)
             given = gradients(self.key, x)
-            self._check_parameters(given, tensors.get("parameters"))
             beside = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+            if "parameters" in beside:
+                beside["parameters"] = self._parameters(given, beside["parameters"])
+            if "state" in beside:
+                self.check_state(beside["state"])
             return self.fn(given, **self.settings(settings, EMPTY), **beside)
         if not _dense(x):
             kind = f"{x.dtype}, {x.layout}" if isinstance(x, Tensor) else type(x).__name__
@@ -255,14 +289,17 @@ class Method:
         with full_precision(x):
             return self.fn(x, *bounds, **given)
 
-    def _check_parameters(self, given: Sequence[Tensor], parameters: Any) -> None:
-        """Refuses parameters that are not those of the gradients."""
-        if parameters is None:
-            return
-        shapes = [tuple(p.shape) if isinstance(p, Tensor) else p for p in parameters]
+    def _parameters(self, given: Sequence[Tensor], parameters: Any) -> list[Tensor]:
+        """The parameters as a list, refused where they are not those of the gradients."""
+        if isinstance(parameters, Tensor) or not isinstance(parameters, Iterable):
+            kind = "a single tensor" if isinstance(parameters, Tensor) else type(parameters).__name__
+            raise NormcoreError(f"{self.key}: parameters are {kind}; they must be a list of tensors")
+        listed = list(parameters)
+        shapes = [tuple(p.shape) if isinstance(p, Tensor) else p for p in listed]
         wanted = [tuple(gradient.shape) for gradient in given]
         if shapes != wanted:
             raise NormcoreError(f"{self.key}: parameters have shapes {shapes}; the gradients have {wanted}")
+        return listed
 
     def _check_tensors(self, given: Mapping[str, Any], sizes: Mapping[str, int], device: torch.device) -> None:
         """Refuses a learned or remembered tensor that does not fit, before the mathematics stumbles over it."""

@@ -15,6 +15,8 @@ from normcore.lab.teams import loss
 
 FLAT = 0.1
 """A unit is saturated where its slope is at most this share of the function's steepest."""
+FEW = 32
+"""The Jacobian is that of an example among at most so many: its price is a pass over all of them for every unit."""
 FUNCTIONS = {name: kind() for name, kind in ACTIVATIONS.items()}
 
 
@@ -50,7 +52,8 @@ class Layers:
 class Profile:
     """A net before it learns: its layers, and the singular values of its Jacobian from the largest on.
 
-    The Jacobian is that of the last layer's output by the first one's, for one example of the batch.
+    The Jacobian is that of the last layer's output by the first one's, for the first example of the batch among the
+    next ones, `FEW` in all at most.
     """
 
     layers: Layers
@@ -68,9 +71,9 @@ def profile(wiring: Wiring, seed: int = 0) -> Profile:
     Raises:
         NormcoreError: Something that cannot be built, in a sentence.
     """
-    net, batch = build(wiring, seed), Batches(wiring, seed)
-    seen, probes, value = forward(net, wiring, *batch.next())
-    jacobian = _jacobian(seen.outputs[-1], probes)
+    net, (x, y) = build(wiring, seed), Batches(wiring, seed).next()
+    seen, probes, value = forward(net, wiring, x, y)
+    jacobian = _jacobian(build(wiring, seed), x[:FEW], wiring.depth, probes.shape[-1])
     grown = torch.autograd.grad(value, [probes, *learned(net)], materialize_grads=True)
     layers = read(net, seen, value, grown[0], grown[1:])
     fine = bool(jacobian.isfinite().all())
@@ -146,9 +149,12 @@ def _weights(net: Net, gradients: Sequence[Tensor]) -> np.ndarray:
     return np.array([float(torch.cat([g.flatten() for g in layer]).norm()) for layer in own])
 
 
-def _jacobian(output: Tensor, probes: Tensor) -> Tensor:
+def _jacobian(net: Net, x: Tensor, depth: int, size: int) -> Tensor:
     """How the first example's last output moves with its first one; the others of its batch stay as they are."""
-    wanted = torch.zeros(output.shape[1], *output.shape, dtype=output.dtype)
-    wanted[:, 0] = torch.eye(output.shape[1], dtype=output.dtype)
-    (found,) = torch.autograd.grad(output, probes, wanted, is_grads_batched=True, retain_graph=True)
-    return found[:, 0, 0]
+    moved = torch.zeros(1, size, dtype=x.dtype, requires_grad=True)
+    still = torch.zeros(len(x), size, dtype=x.dtype)
+    seen = Seen()
+    net(x, [torch.cat([moved, still[1:]])] + [still] * (depth - 1), seen)
+    wanted = torch.eye(size, dtype=x.dtype)
+    (found,) = torch.autograd.grad(seen.outputs[-1][0], moved, wanted, is_grads_batched=True)
+    return found[:, 0]

@@ -1,6 +1,6 @@
 """Deep nets in which the gradient of every layer can be read: stacks of layers, and cells unrolled in time."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -29,6 +29,9 @@ STARTS: Mapping[str, Callable[[Tensor, torch.Generator], Tensor]] = {
 }
 """First weights (o i), all with mean 0: variance 2 / (i + o), 2 / i, 1 / i, orthonormal, 1 / 3i, 0.01 / i, 9 / i."""
 MOST = {"depth": 200, "width": 256, "batch": 1024}
+GATES = {"lstm": 4, "gru": 3}
+NUMBERS = 4_000_000
+"""The most numbers that all layers together compute in one pass."""
 PIXELS = 64
 SKIPS = "residual"
 """What methods that bring a skip connection of their own take beside their input."""
@@ -94,7 +97,7 @@ class Stack(nn.Module):
         self.activation, self.residual = wiring.activation, wiring.residual
         self.answer = nn.Linear(wiring.width, 10)
 
-    def forward(self, x: Tensor, probes: Tensor, seen: Seen | None = None) -> Tensor:
+    def forward(self, x: Tensor, probes: Tensor | Sequence[Tensor], seen: Seen | None = None) -> Tensor:
         """Answers (n 10) to x (n 64); what `probes` (depth n width) hold is added to the outputs of the layers."""
         for at, (hidden, norm, probe) in enumerate(zip(self.hidden, self.norms, probes, strict=True)):
             before = hidden(x)
@@ -130,7 +133,7 @@ class Unrolled(nn.Module):
         self.cell = cell
         self.answer = nn.Linear(wiring.width, 1)
 
-    def forward(self, x: Tensor, probes: Tensor, seen: Seen | None = None) -> Tensor:
+    def forward(self, x: Tensor, probes: Tensor | Sequence[Tensor], seen: Seen | None = None) -> Tensor:
         """Answers (n 1) to x (n t c); `probes` (t n state) are added to the state as the next step gets it."""
         state: Any = None
         width = self.answer.in_features
@@ -246,3 +249,9 @@ def check(wiring: Wiring) -> None:
         size, least = getattr(wiring, what), 1 if what == "batch" else 2
         if not isinstance(size, int) or isinstance(size, bool) or not least <= size <= most:
             raise NormcoreError(f"flow: {what}={size!r} must be a whole number from {least} to {most}")
+    numbers = GATES.get(wiring.kind, 1) * wiring.depth * wiring.width * wiring.batch
+    if numbers > NUMBERS:
+        raise NormcoreError(
+            f"flow: depth={wiring.depth}, width={wiring.width} and batch={wiring.batch} make {numbers:,} numbers in "
+            f"one pass of this net; at most {NUMBERS:,} are measured, so lower one of the three"
+        )

@@ -16,6 +16,10 @@ from normcore.lab.flow_training import Training
 from normcore.registry import METHODS
 
 AS_IT_IS = "as set up"
+SETTINGS = {"norm": "norm_settings", "weights": "weight_settings", "clip": "clip_settings"}
+"""The parts of a wiring that are methods, and where their settings stand."""
+LEARNING = ("learning_rate", "optimizer", "clip", "clip_settings", "penalty", "strength")
+"""The parts of a wiring that say how it learns."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,13 @@ class Remedy:
 
     def apply(self, wiring: Wiring) -> Wiring:
         """The wiring with this switch flipped."""
+        emptied: dict[str, Any] = {SETTINGS[name]: () for name in self.emptied(wiring)}
+        return replace(wiring, **dict(self.changes) | emptied)
+
+    def emptied(self, wiring: Wiring) -> list[str]:
+        """Which of `SETTINGS` begin with another method, whose settings are the published ones."""
         changes = dict(self.changes)
-        for name, settings in (("norm", "norm_settings"), ("weights", "weight_settings"), ("clip", "clip_settings")):
-            if name in changes and changes[name] != getattr(wiring, name):
-                changes[settings] = ()
-        return replace(wiring, **changes)
+        return [name for name in SETTINGS if name in changes and changes[name] != getattr(wiring, name)]
 
 
 def remedies(wiring: Wiring) -> tuple[Remedy, ...]:
@@ -131,6 +137,12 @@ def compared(wiring: Wiring, after: int) -> tuple[Remedy, ...]:
     """What is compared at every depth: the net as it is, and each switch that can have acted by then."""
     offered = [one for one in remedies(wiring) if (after or not one.learns) and "depth" not in dict(one.changes)]
     return (Remedy(AS_IT_IS), *offered)
+
+
+def counted(wiring: Wiring, after: int) -> Wiring:
+    """The wiring with the usual values for all that a comparison does not look at."""
+    ignored = ("depth",) if after else ("depth", *LEARNING)
+    return replace(wiring, **{name: getattr(Wiring, name) for name in ignored})
 
 
 class Comparison(Iterator[float]):

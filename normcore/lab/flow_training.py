@@ -70,7 +70,8 @@ class Training(Iterator[Layers]):
     def results(self) -> Course:
         """All that was measured so far."""
         found = self._found
-        rows = {name: np.stack([getattr(one, name) for one in found], 1) for name in ROWS}
+        none = np.zeros((self.wiring.depth, 0))
+        rows = {name: np.stack([getattr(one, name) for one in found], 1) if found else none for name in ROWS}
         return Course(np.arange(len(found)), np.array([one.loss for one in found]), **rows, lost=self.lost)
 
     def _one(self) -> Layers:

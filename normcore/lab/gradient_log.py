@@ -1,7 +1,6 @@
 """What a record of gradient norms says about a threshold: how often it fires, what stands out, what to choose."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -180,7 +179,8 @@ def advise(norms: np.ndarray, warm_up: float = WARM_UP) -> Advice:
         NormcoreError: Fewer than `FEWEST` norms are finite.
     """
     norms = np.asarray(norms, dtype=float).ravel()
-    settled = norms[int(warm_up * len(norms)) :]
+    begun = int(warm_up * len(norms))
+    settled = norms[begun:]
     known = settled[np.isfinite(settled)]
     lost = int((~np.isfinite(norms)).sum())
     if len(known) < FEWEST:
@@ -189,8 +189,9 @@ def advise(norms: np.ndarray, warm_up: float = WARM_UP) -> Advice:
         )
     values = {p: float(np.percentile(known, p)) for p in (50, 90, 95, 99)}
     largest = float(known.max())
+    left_out = f"After the first {percent(begun / len(norms))} of the steps, taken for the warm-up," if begun else ""
     reasons = [
-        f"After the first {percent(warm_up)} of the steps, taken for the warm-up, the median norm is {values[50]:.3g}, "
+        f"{left_out or 'Over all steps'} the median norm is {values[50]:.3g}, "
         f"the 90th percentile {values[90]:.3g}, the 95th {values[95]:.3g}, the 99th {values[99]:.3g}, "
         f"the largest {largest:.3g}."
     ]
@@ -208,12 +209,13 @@ def advise(norms: np.ndarray, warm_up: float = WARM_UP) -> Advice:
             "that clip_grad_norm_ returns, which is the one before."
         )
         return Advice(None, tuple(reasons), values, plateau, lost)
-    chosen, why = _chosen(values, largest)
+    chosen, why = _chosen(values, known)
     reasons += [why, *_drift(known)]
     return Advice(chosen, tuple(reasons), values, None, lost)
 
 
-def _chosen(values: dict[int, float], largest: float) -> tuple[float | None, str]:
+def _chosen(values: dict[int, float], known: np.ndarray) -> tuple[float | None, str]:
+    largest = float(known.max())
     if values[50] <= 0 or largest <= 0:
         return None, "Most norms are 0: nothing is learned there, and there is nothing to clip."
     if largest < 1.5 * values[50]:
@@ -222,23 +224,47 @@ def _chosen(values: dict[int, float], largest: float) -> tuple[float | None, str
             f"Nothing stands out: the largest is {largest / values[50]:.2g} times the median. Clipping has nothing to "
             f"do here; {chosen:g}, twice the median, would be insurance that never fires."
         )
-    if largest >= 3 * values[99] or values[99] >= 3 * values[90]:
-        chosen = rounded(values[95] if values[99] >= 3 * values[95] else values[99])
-        which = "95th" if values[99] >= 3 * values[95] else "99th"
+    which = _below_the_gap(values, largest)
+    if which is not None:
+        chosen = _above(values[which])
         return chosen, (
             f"A few steps are far longer than the others (the largest is {largest / values[50]:.3g} times the median): "
-            f"{chosen:g}, near the {which} percentile, cuts those and leaves the usual step alone."
+            f"{chosen:g}, just above the {which}th percentile, cuts {percent(float((known > chosen).mean()))} of the "
+            "steps and leaves the usual one alone."
         )
     chosen = rounded(values[95])
     return chosen, (
-        f"The long steps come gradually, without a gap: {chosen:g}, near the 95th percentile, shortens about one step "
-        f"in twenty, by a factor of {values[95] / largest:.2g} at most."
+        f"The long steps come gradually, without a gap: {chosen:g}, near the 95th percentile, shortens "
+        f"{percent(float((known > chosen).mean()))} of the steps, the longest to {percent(chosen / largest)} of "
+        "its length."
     )
+
+
+def _below_the_gap(values: dict[int, float], largest: float) -> int | None:
+    """The highest percentile that lies below a gap of a factor of three, where the long steps are a kind of their own.
+
+    Between two percentiles the gap may be interpolated away, so that the last two are held against the 90th as well.
+    """
+    if values[99] >= 3 * values[95]:
+        return 95
+    if values[99] >= 3 * values[90]:
+        return 90
+    return 99 if largest >= 3 * values[99] else None
 
 
 def rounded(value: float) -> float:
     """The nearest of twenty round numbers a decade: 1, 1.1, 1.3, 1.4, 1.6, 1.8, 2, …"""
-    return float(f"{10 ** (round(20 * np.log10(value)) / 20):.2g}")
+    return _rung(round(20 * np.log10(value)))
+
+
+def _above(value: float) -> float:
+    """The first of these numbers that is not below a value."""
+    rung = int(np.floor(20 * np.log10(value)))
+    return next(number for number in map(_rung, range(rung, rung + 3)) if number >= value)
+
+
+def _rung(number: int) -> float:
+    return float(f"{10 ** (number / 20):.2g}")
 
 
 def _plateau(known: np.ndarray) -> float | None:
@@ -260,8 +286,3 @@ def _drift(known: np.ndarray) -> list[str]:
         f"From the first to the last quarter the median norm has {way} by a factor of {times:.2g}: a fixed threshold "
         "means something else at the end than at the start; one that follows the past (AutoClip, ZClip) would not."
     ]
-
-
-def columns(steps: np.ndarray, norms: np.ndarray) -> dict[str, Any]:
-    """The record as columns of a table."""
-    return {"step": np.asarray(steps), "gradient norm": np.asarray(norms)}

@@ -5,7 +5,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,10 @@ ROWS = 200_000
 """The most rows that are read."""
 WIDEST = 1_000
 """The most columns."""
+CELLS = 2_000_000
+"""The most rows times columns, whether or not anything stands there."""
+SMALLEST, LARGEST = 1e-100, 1e100
+"""Finite norms beyond these cannot be counted in bins of equal ratio."""
 STEPS = ("step", "_step", "global_step", "train/global_step", "trainer/global_step", "iteration", "iter", "steps")
 """Columns that count the steps, as loggers call them."""
 OTHERS = ("step", "wall time", "wall_time", "_runtime", "_timestamp", "epoch", "timestamp", "time", "learning_rate")
@@ -87,6 +91,12 @@ def read(data: bytes | str, name: str = "the text", column: str | None = None) -
     there = there & np.isfinite(steps)
     if (norms[there] < 0).any():
         raise NormcoreError(f"{name}: {column[:40]} has values below 0; a norm has none, so choose another column")
+    finite = norms[there & np.isfinite(norms) & (norms > 0)]
+    if ((finite < SMALLEST) | (finite > LARGEST)).any():
+        raise NormcoreError(
+            f"{name}: {column[:40]} has values that are not 0 and not from {SMALLEST:g} to {LARGEST:g}; no gradient "
+            "has such a norm, so choose another column"
+        )
     order = np.argsort(steps[there], kind="stable")
     return Log(name, kind, steps[there][order], norms[there][order], column, known, int((~there).sum()))
 
@@ -132,7 +142,7 @@ def _table(text: str, name: str) -> tuple[dict[str, Cells], str]:
     """The columns of numbers, and what kind of file it was."""
     if text[0] in "[{":
         rows, kind = _json(text, name)
-        return _columns(rows), kind
+        return _columns(rows, name), kind
     header, cells = _cells(text, name)
     lower = [c.strip().lower() for c in header]
     kind = "a table"
@@ -140,7 +150,7 @@ def _table(text: str, name: str) -> tuple[dict[str, Cells], str]:
         kind = "a TensorBoard export"
     elif any(_SPREAD.search(c) for c in header):
         kind = "a Weights & Biases export"
-    return {c: _numbers([row[i] for row in cells]) for i, c in enumerate(header)}, kind
+    return _filled(header, [enumerate(row[: len(header)]) for row in cells]), kind
 
 
 def _json(text: str, name: str) -> tuple[list[Mapping[str, Any]], str]:
@@ -188,7 +198,7 @@ def _at_most(rows: list[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]
     return rows
 
 
-def _columns(rows: list[Mapping[str, Any]]) -> dict[str, Cells]:
+def _columns(rows: list[Mapping[str, Any]], name: str) -> dict[str, Cells]:
     """A column for every key, also for those one level down, called "outer/inner"."""
     flat = []
     for row in rows:
@@ -198,7 +208,9 @@ def _columns(rows: list[Mapping[str, Any]]) -> dict[str, Cells]:
             found |= {f"{key}/{k}": v for k, v in inner.items()} if inner is not None else {str(key): value}
         flat.append(found)
     names = list(dict.fromkeys(key for row in flat for key in row))[:WIDEST]
-    return {key: _numbers([row.get(key) for row in flat]) for key in names}
+    _no_more(len(flat), len(names), name)
+    places = {key: place for place, key in enumerate(names)}
+    return _filled(names, [[(places[key], row[key]) for key in row if key in places] for row in flat])
 
 
 def _cells(text: str, name: str) -> tuple[list[str], list[list[str]]]:
@@ -214,6 +226,8 @@ def _cells(text: str, name: str) -> tuple[list[str], list[list[str]]]:
                 raise NormcoreError(f"{name}: more than {ROWS:,} rows; send a part of them")
     except csv.Error:
         raise NormcoreError(f"{name}: neither a table nor JSON; send {KIND}") from None
+    if not rows:
+        raise NormcoreError(f"{name}: no row with anything in it; send {KIND}")
     width = len(rows[0])
     if width > WIDEST:
         raise NormcoreError(f"{name}: {width:,} columns; at most {WIDEST:,} are taken")
@@ -225,13 +239,32 @@ def _cells(text: str, name: str) -> tuple[list[str], list[list[str]]]:
     if not rows:
         raise NormcoreError(f"{name}: a header and no rows; send {KIND}")
     header = [c if c and c not in header[:i] else f"column {i + 1}" for i, c in enumerate(header)]
-    return header, [(row + [""] * width)[:width] for row in rows]
+    _no_more(len(rows), width, name)
+    return header, rows
 
 
-def _numbers(values: Sequence[Any]) -> Cells:
-    numbers = [_number(value) for value in values]
-    there = np.array([number is not None for number in numbers], dtype=bool)
-    return Cells(np.array([math.nan if number is None else number for number in numbers]), there)
+def _no_more(rows: int, columns: int, name: str) -> None:
+    if rows * columns > CELLS:
+        raise NormcoreError(
+            f"{name}: {rows:,} rows of {columns:,} columns are more than {CELLS:,} cells; send fewer columns or rows"
+        )
+
+
+def _filled(names: Sequence[str], rows: Sequence[Iterable[tuple[int, Any]]]) -> dict[str, Cells]:
+    """The columns, from what stands in each row at which place; the price is that of what stands there."""
+    found: list[tuple[list[int], list[float]]] = [([], []) for _ in names]
+    for at, row in enumerate(rows):
+        for place, value in row:
+            number = _number(value)
+            if number is not None:
+                found[place][0].append(at)
+                found[place][1].append(number)
+    columns = {}
+    for key, (places, numbers) in zip(names, found, strict=True):
+        values, there = np.full(len(rows), math.nan), np.zeros(len(rows), dtype=bool)
+        values[places], there[places] = numbers, True
+        columns[key] = Cells(values, there)
+    return columns
 
 
 def _number(value: Any) -> float | None:

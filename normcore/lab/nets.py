@@ -1,7 +1,7 @@
 """Small nets whose norm, activation and weights can be chosen, and first weights that only depend on a seed."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -268,6 +268,25 @@ def build(data: Data, plan: Plan, seed: int) -> nn.Module:
             for name in [n for n in dict(module.named_parameters(recurse=False)) if n.startswith("weight")]:
                 _reparametrize(module, plan, name)
     return net
+
+
+def apart(data: Data, plan: Plan, seed: int) -> float:
+    """How far the first effective weights under a method on weights lie from those without, as a share of their length.
+
+    The largest share of all weights of the net; 0 where no method is on weights.
+    """
+    if plan.norm is None or METHODS[plan.norm].family != "weight":
+        return 0.0
+    hidden, plain = (
+        build(data, each, seed).get_submodule("hidden") for each in (plan, replace(plan, norm=None, settings={}))
+    )
+    shares = [0.0]
+    with torch.no_grad():
+        for module, other in zip(hidden.children(), plain.children(), strict=True):
+            for name, wanted in other.named_parameters(recurse=False):
+                if name.startswith("weight"):
+                    shares.append(float((getattr(module, name) - wanted).norm() / wanted.norm()))
+    return max(shares)
 
 
 def check(data: Data, plan: Plan) -> None:

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,7 @@ def refusal(key: str) -> str:
     return ""
 
 
+@cache
 def naive(task: str) -> float:
     """The loss of always answering the best constant: the variance of the numbers, or the entropy of the classes."""
     examples = data(task)
@@ -108,8 +110,14 @@ class Layers:
 
 
 def layers(results: Results, contestant: int, seed: int, most: int = 160) -> Layers:
-    """The norm of the gradient of each weight before clipping, for one contestant and the seed in this place."""
+    """The norm of the gradient of each weight before clipping, for one contestant and the seed in this place.
+
+    After a divergence there is nothing.
+    """
     found = results.gradients[contestant][seed].astype(float)
+    lost = int(results.diverged[contestant, seed])
+    if lost >= 0:
+        found[:, lost + 1 :] = np.nan
     width = max(1, -(-found.shape[1] // most))
     start = np.arange(0, found.shape[1], width)
     known = np.where(np.isfinite(found), found, -1.0)
@@ -208,8 +216,30 @@ def norms(results: Results, contestant: int) -> np.ndarray:
     return kept
 
 
+class Good(Results):
+    """The same results, judged by their good batches alone: a bad one says nothing about what was learned."""
+
+    def final(self) -> np.ndarray:
+        """The mean loss over the good ones of the last tenth of the steps (contestants seeds); nan where it diverged.
+
+        Where all of them were bad, all of them count.
+        """
+        found = super().final()
+        if self.bad is None:
+            return found
+        good = ~self.bad[:, self.late]
+        loss = self.loss[:, :, self.late]
+        some = np.where(good, loss, 0.0).sum(-1) / np.maximum(1, good.sum(-1))
+        return np.where(np.isfinite(found) & good.any(-1), some, found)
+
+
+def good(results: Results) -> Good:
+    """Results whose final losses leave the bad batches out."""
+    return Good(**vars(results))
+
+
 def verdict(results: Results, free: Sequence[bool], usual: float) -> tuple[str, ...]:
-    """Who came through and who learned anything, in sentences.
+    """Who came through and who learned anything, in sentences; bad batches are left out of the losses.
 
     Args:
         results: What a race measured.
@@ -217,7 +247,8 @@ def verdict(results: Results, free: Sequence[bool], usual: float) -> tuple[str, 
         usual: The loss of always answering the best constant; a run that ends less than 5 % below it learned nothing.
     """
     seeds, told = len(results.seeds), []
-    lost, final = results.diverged, results.final()
+    lost, final = results.diverged, good(results).final()
+    over = "" if results.bad is None else " over good batches"
     learned = np.where(np.isfinite(final), final, np.inf) < LEARNED * usual
     for i, label in enumerate(results.labels):
         gone = np.sort(lost[i][lost[i] >= 0])
@@ -226,7 +257,7 @@ def verdict(results: Results, free: Sequence[bool], usual: float) -> tuple[str, 
             start += f" (at step {_span(gone)})"
         if len(gone) < seeds:
             mean = float(final[i][np.isfinite(final[i])].mean())
-            start += f" and {int(learned[i].sum())} learned something; mean loss at the end {mean:.3g}"
+            start += f" and {int(learned[i].sum())} learned something; mean loss at the end{over} {mean:.3g}"
         told.append(f"{start}.")
     told.append(
         f"Always answering the same has a loss of {usual:.3g}; less than 5 % below it counts as nothing learned."

@@ -16,9 +16,9 @@ from normcore.lab.teams import Evaluation, Setup, Team
 
 TOO_LARGE = 1e6
 """A loss beyond this counts as diverged, as one that is not a number does."""
-ORDER = 1 << 32
-"""Keeps the seeds of the batch order apart from those of the first weights."""
-SPOILING = 1 << 40
+ORDER = 1 << 30
+"""Keeps the seeds of the batch order apart from those of the first weights; torch looks at 32 bits of a seed."""
+SPOILING = 2 << 30
 """Keeps those of the bad batches apart from both."""
 SPARED = 10
 """So many first steps have good batches, so that training can begin."""
@@ -165,6 +165,7 @@ class Race(Iterator[Step]):
             race=self.manifest,
             watched=None if self._watched is None else self._watched.part(np.s_[..., : self.step]),
             bad=None if self._bad is None else self._bad[:, : self.step].copy(),
+            apart=tuple(team.apart for team in self.teams),
         )
 
     @property

@@ -87,6 +87,7 @@ class Row:
     difference: float
     difference_interval: float
     wins: int
+    losses: int
     pairs: int
     p: float
     fluctuation: float
@@ -102,6 +103,7 @@ class Results:
     """The curves of a race: `loss` (contestants seeds steps) before each step, `gradients` (seeds layers steps).
 
     `watched` is there if the race was asked to watch, `bad` (seeds steps) says which batches were bad, if some are.
+    `apart` says for each contestant how far a method on weights lets a net start from the others (`nets.apart`).
     """
 
     labels: tuple[str, ...]
@@ -119,6 +121,7 @@ class Results:
     race: Mapping[str, Any] = field(default_factory=dict)
     watched: Watched | None = None
     bad: np.ndarray | None = None
+    apart: tuple[float, ...] = ()
 
     @property
     def diverged(self) -> np.ndarray:
@@ -162,7 +165,7 @@ class Results:
             paired = differences[i][np.isfinite(differences[i])]
             mean, interval = _interval(final[i])
             difference, difference_interval = _interval(differences[i])
-            held = self.held[-1] if self.held else None
+            held, through = self.held[-1] if self.held else None, self.diverged[i] < 0
             rows.append(
                 Row(
                     label=label,
@@ -173,11 +176,12 @@ class Results:
                     difference=difference,
                     difference_interval=difference_interval,
                     wins=int((paired < 0).sum()),
+                    losses=int((paired > 0).sum()),
                     pairs=len(paired),
                     p=corrected[i],
-                    fluctuation=_mean(_fluctuation(self.loss[i, :, self.late])[self.diverged[i] < 0]),
-                    held_loss=_mean(held.loss[i]) if held else np.nan,
-                    held_accuracy=_mean(held.accuracy[i]) if held else np.nan,
+                    fluctuation=_mean(_fluctuation(self.loss[i, :, self.late])[through]),
+                    held_loss=_mean(held.loss[i][through]) if held else np.nan,
+                    held_accuracy=_mean(held.accuracy[i][through]) if held else np.nan,
                     steps_to_target=self._reached(i, target),
                     seconds_per_step=float(self.seconds[i]),
                     parameters=self.parameters[i],
@@ -237,13 +241,18 @@ class Results:
 def _sentence(row: Row, baseline: str) -> str:
     if not row.pairs:
         return f"{row.label} and {baseline} cannot be compared: no seed of both came through."
+    equal = row.pairs - row.wins - row.losses
+    if equal == row.pairs:
+        where = f"all {row.pairs} seeds" if row.pairs > 1 else "the one seed there is"
+        return f"{row.label} and {baseline} are equal to the last bit on {where}."
     lower = row.difference < 0
     way = "lower" if lower else "higher"
-    wins = row.wins if lower else row.pairs - row.wins
+    wins = row.wins if lower else row.losses
     size = f"{row.difference:+.2g} ± {row.difference_interval:.1g}".replace("-", "−")
     if row.pairs == 1:
         return f"{row.label} ends {way} than {baseline} on the one seed there is ({size.partition(' ')[0]})."
-    start = f"{row.label} ends {way} than {baseline} on {wins} of {row.pairs} seeds ({size})"
+    ties = f", equal on {equal}" if equal else ""
+    start = f"{row.label} ends {way} than {baseline} on {wins} of {row.pairs} seeds{ties} ({size})"
     return f"{start}." if row.p < 1 - LEVEL else f"{start}: too little to tell them apart with so many seeds."
 
 

@@ -12,8 +12,12 @@ from torch import Tensor
 
 from normcore.core import NormcoreError
 
+DATA = 3 << 30
+"""Keeps the seeds of the data apart from those of first weights: the same seed would draw the same numbers for both."""
 ROWS = {2: "features", 3: "sequence", 4: "image"}
 """What rows of data are, by the number of axes of the whole."""
+LONGEST, LARGEST, MOST = 500, 64 * 64, 20_000
+"""The most steps of a sequence, places of an image, and numbers of one example, in data of one's own."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ def data(key: str, seed: int = 0) -> Data:
     """
     if key not in TASKS:
         raise NormcoreError(f"race: no task is called {key!r}; there are {', '.join(TASKS)}")
-    return TASKS[key].make(torch.Generator().manual_seed(seed))
+    return TASKS[key].make(torch.Generator().manual_seed(DATA + seed))
 
 
 def table(x: Any, y: Any, seed: int = 0) -> Data:
@@ -64,7 +68,8 @@ def table(x: Any, y: Any, seed: int = 0) -> Data:
         y: One number or class a row (m).
 
     Raises:
-        NormcoreError: Not numbers, not finite, other axes than these, unlike lengths, or fewer than ten rows.
+        NormcoreError: Not numbers, not finite, other axes than these, unlike lengths, examples that are too large, or
+            fewer than ten rows.
     """
     try:
         features, target = np.array(x, dtype=np.float64), np.array(y, dtype=np.float64)
@@ -75,6 +80,7 @@ def table(x: Any, y: Any, seed: int = 0) -> Data:
             f"race: x has shape {features.shape} and y {target.shape}; they must be (rows, features), or (rows, steps, "
             "features), or (rows, channels, height, width), and (rows), with ten rows or more"
         )
+    _fits(features.shape)
     if not (np.isfinite(features).all() and np.isfinite(target).all()):
         raise NormcoreError("race: the data hold nan or infinity; leave those rows out")
     whole = bool((target == np.round(target)).all()) and len(np.unique(target)) <= 100
@@ -85,6 +91,16 @@ def table(x: Any, y: Any, seed: int = 0) -> Data:
     wanted = torch.from_numpy(indices) if whole else torch.from_numpy(target).float()
     order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
     return _split(ROWS[features.ndim], torch.from_numpy(features).float()[order], wanted[order], classes)
+
+
+def _fits(shape: tuple[int, ...]) -> None:
+    """Refuses examples that are too large to be learned from while somebody waits."""
+    kind, places = ROWS[len(shape)], int(np.prod(shape[2:])) if len(shape) == 4 else shape[1]
+    most, what = {"sequence": (LONGEST, "steps"), "image": (LARGEST, "places")}.get(kind, (MOST, "features"))
+    if places > most:
+        raise NormcoreError(f"race: x has shape {shape}, so {places:,} {what} an example; at most {most:,} are taken")
+    if (size := int(np.prod(shape[1:]))) > MOST:
+        raise NormcoreError(f"race: x has shape {shape}, so {size:,} numbers an example; at most {MOST:,} are taken")
 
 
 def _split(kind: str, x: Tensor, y: Tensor, classes: int, ordered: bool = False) -> Data:
@@ -182,19 +198,25 @@ def _memory(generator: torch.Generator, delay: int = 20, symbols: int = 8) -> Da
     return _split("sequence", torch.cat([shown, first], 2), y, symbols)
 
 
+@cache
+def _story() -> tuple[Tensor, int]:
+    """The letters of the story by their numbers, and how many letters there are."""
+    story = (Path(__file__).parent / "alice.txt").read_text(encoding="utf-8").lower()
+    numbers = {letter: number for number, letter in enumerate(sorted(set(story)))}
+    return torch.tensor([numbers[letter] for letter in story]), len(numbers)
+
+
 def _text(generator: torch.Generator, length: int = 20, many: int = 4000) -> Data:
     """The next character of a story, whose last fifth is held out."""
-    story = (Path(__file__).parent / "alice.txt").read_text(encoding="utf-8").lower()
-    letters = sorted(set(story))
-    symbols = torch.tensor([letters.index(letter) for letter in story])
-    cut = len(story) - len(story) // 5
+    symbols, letters = _story()
+    cut = len(symbols) - len(symbols) // 5
 
     def windows(first: int, last: int, count: int) -> tuple[Tensor, Tensor]:
         starts = first + torch.randperm(last - first - length, generator=generator)[:count]
         found = symbols[starts[:, None] + torch.arange(length + 1)]
-        return torch.nn.functional.one_hot(found[:, :-1], len(letters)).float(), found[:, -1]
+        return torch.eye(letters)[found[:, :-1]], found[:, -1]
 
-    return Data("sequence", *windows(0, cut, many), *windows(cut, len(story), many // 5), len(letters))
+    return Data("sequence", *windows(0, cut, many), *windows(cut, len(symbols), many // 5), letters)
 
 
 TASKS = {

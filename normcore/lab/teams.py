@@ -11,7 +11,7 @@ from torch.func import functional_call, stack_module_state
 from torch.nn import functional
 
 from normcore.core import NormcoreError
-from normcore.lab.nets import ALONE, MODELS, Plan, build
+from normcore.lab.nets import ALONE, MODELS, Plan, apart, build
 from normcore.lab.tasks import Data
 from normcore.registry import METHODS
 
@@ -72,6 +72,7 @@ class Team:
         _check(setup)
         self.data, self.setup, self.steps = data, setup, steps
         self.nets = [build(data, setup.plan, seed) for seed in seeds]
+        self.apart = apart(data, setup.plan, seeds[0])
         self.stacked = MODELS[setup.model].stacked and setup.norm not in ALONE
         if self.stacked:
             self.parameters, self.buffers = stack_module_state(self.nets)
@@ -82,6 +83,7 @@ class Team:
         self.learned = everything
         self.layers = [name for name, p in self.nets[0].named_parameters() if p.ndim > 1]
         self.memory: list[dict[str, Any]] = [{} for _ in seeds]
+        self.clip_settings = [_seeded(setup, seed) for seed in seeds]
         self.watched: tuple[Tensor, ...] = ()
 
     def step(self, x: Tensor, y: Tensor, done: int, watch: bool = False) -> tuple[Tensor, Tensor]:
@@ -92,12 +94,7 @@ class Team:
         """
         for net in self.nets:
             net.train()
-        try:
-            losses = self._losses(x, y)
-        except torch.linalg.LinAlgError:  # weights that have diverged have no singular values
-            lost = torch.full((len(x),), torch.nan)
-            self.watched = (lost, lost, lost, torch.zeros(len(x), dtype=torch.bool)) if watch else ()
-            return lost, torch.full((len(x), len(self.layers)), torch.nan)
+        losses = self._losses(x, y)
         # Some methods have a parameter that a setting leaves out of the computation: its gradient is zero.
         gradients = torch.autograd.grad(losses.sum(), self.learned, materialize_grads=True)
         for parameter, gradient in zip(self.learned, gradients, strict=True):
@@ -119,29 +116,52 @@ class Team:
         """All nets on the held-out examples."""
         for net in self.nets:
             net.eval()
-        try:
-            with torch.no_grad():
-                return Evaluation(*self._examined())
-        except torch.linalg.LinAlgError:
-            seeds, acts = len(self.memory), len(getattr(self.nets[0], "acts", "1"))
-            return Evaluation(
-                *(torch.full(size, torch.nan) for size in ((seeds,), (seeds,), (seeds, acts), (seeds, acts)))
-            )
+        with torch.no_grad():
+            return Evaluation(*self._examined())
 
     def _examined(self) -> tuple[Tensor, ...]:
         x, y = self.data.held_x, self.data.held_y
         if self.stacked:
-            found: tuple[Tensor, ...] = torch.vmap(self._examine, (0, 0, None, None))(
-                self.parameters, self.buffers, x, y
-            )
-            return found
-        each = [self._examine(*_own(net), x, y, net) for net in self.nets]
+            try:
+                found: tuple[Tensor, ...] = torch.vmap(self._examine, (0, 0, None, None))(
+                    self.parameters, self.buffers, x, y
+                )
+            except torch.linalg.LinAlgError:
+                pass  # seed by seed, so that only those are lost whose weights have no singular values any more
+            else:
+                return found
+        each = [self._examined_alone(seed, x, y) for seed in range(len(self.memory))]
         return tuple(torch.stack(parts) for parts in zip(*each, strict=True))
+
+    def _examined_alone(self, seed: int, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        net = self.nets[0 if self.stacked else seed]
+        try:
+            return self._examine(*self._state(seed), x, y, net)
+        except torch.linalg.LinAlgError:
+            acts = len(getattr(net, "acts", "1"))
+            return tuple(torch.full(size, torch.nan) for size in ((), (), (acts,), (acts,)))
 
     def _losses(self, x: Tensor, y: Tensor) -> Tensor:
         if self.stacked:
-            return torch.vmap(self._loss)(self.parameters, self.buffers, x, y)
-        return torch.stack([loss(net(one), wanted) for net, one, wanted in zip(self.nets, x, y, strict=True)])
+            try:
+                return torch.vmap(self._loss)(self.parameters, self.buffers, x, y)
+            except torch.linalg.LinAlgError:
+                pass
+        return torch.stack([self._loss_alone(seed, x[seed], y[seed]) for seed in range(len(self.memory))])
+
+    def _loss_alone(self, seed: int, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of one seed; nan, with gradients of nan, where its weights have no singular values any more."""
+        try:
+            return self._loss(*self._state(seed), x, y) if self.stacked else loss(self.nets[seed](x), y)
+        except torch.linalg.LinAlgError:
+            return torch.nan * torch.stack([p.sum() for p in self._alone(seed)]).sum()
+
+    def _state(self, seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Parameters and buffers of one seed."""
+        if not self.stacked:
+            return dict(self.nets[seed].named_parameters()), dict(self.nets[seed].named_buffers())
+        parameters, buffers = ({n: t[seed] for n, t in many.items()} for many in (self.parameters, self.buffers))
+        return parameters, buffers
 
     def _loss(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         return loss(functional_call(self.nets[0], (parameters, buffers), (x,)), y)
@@ -199,7 +219,7 @@ class Team:
             given: dict[str, Any] = {"state": memory} if memory else {}
             if "parameters" in method.inputs:
                 given["parameters"] = [p.detach() for p in self._alone(seed)]
-            normed = method(gradients, **self.setup.clip_settings, **given)
+            normed = method(gradients, **self.clip_settings[seed], **given)
             for gradient, clipped in zip(gradients, normed.y, strict=True):
                 gradient.copy_(clipped)
             self.memory[seed] = dict(normed.state)
@@ -234,8 +254,13 @@ def loss(answer: Tensor, wanted: Tensor) -> Tensor:
     return functional.mse_loss(answer[:, 0], wanted)
 
 
-def _own(net: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    return dict(net.named_parameters()), dict(net.named_buffers())
+def _seeded(setup: Setup, seed: int) -> dict[str, Any]:
+    """The settings of the clipping for a seed of the race; a method that draws numbers draws others for each."""
+    settings = dict(setup.clip_settings)
+    for param in METHODS[setup.clip].params if setup.clip is not None else ():
+        if param.name == "seed":
+            settings["seed"] = settings.get("seed", param.default) + seed
+    return settings
 
 
 def _gradient(parameter: Tensor) -> Tensor:

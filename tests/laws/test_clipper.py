@@ -118,9 +118,11 @@ def test_one_infinity_is_one_nan_and_silence_elsewhere() -> None:
     given = pair(math.inf, 3.0)
     report = clipper("clip_by_global_norm")(given)
     assert math.isnan(given.grad[0]) and given.grad[1] == 0 and report.norm_before == math.inf and report.fired
-    kept = pair(math.inf, 3.0)
-    report = clipper("skip_if_nonfinite")(kept)
-    assert kept.grad.tolist() == [0.0, 0.0] and report.scale == 0 and report.fired
+    assert math.isnan(report.norm_after) and math.isnan(report.scale) and math.isnan(report.per_tensor[0].norm_after)
+    for strange in (math.inf, math.nan):
+        kept = pair(strange, 3.0)
+        report = clipper("skip_if_nonfinite")(kept)
+        assert kept.grad.tolist() == [0.0, 0.0] and report.scale == report.norm_after == 0 and report.fired
 
 
 def test_mixed_precisions_share_one_norm() -> None:

@@ -1,15 +1,30 @@
 """The picture is the truth: declared regions are exactly the inputs that move an output."""
 
 import math
+from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
 import pytest
 import torch
-from cases import draw, every_method, function, learned, modes, remembered, samples
+from cases import (
+    GRADIENTS,
+    beside,
+    draw,
+    every_tensor_method,
+    function,
+    learned,
+    modes,
+    remembered,
+    samples,
+    shape_of,
+    sizes_of,
+    structures,
+)
 from torch import Tensor
 
-from normcore import METHODS, Bound, Method, Window, influence
+from normcore import METHODS, Bound, Method, NormcoreError, Window, influence
 
 
 @lru_cache
@@ -48,7 +63,7 @@ def erased(method: Method, bounds: tuple[Bound | Window, ...], settings: dict[st
     return "shift" in method.invariances(**settings) and bool(bounds) and all(bound.size == 1 for bound in bounds)
 
 
-@every_method
+@every_tensor_method
 def test_an_output_is_moved_by_its_regions_and_by_nothing_else(method: Method, layout: str) -> None:
     for training in modes(method):
         for settings in samples(method, layout):
@@ -73,7 +88,43 @@ def test_an_output_is_moved_by_its_regions_and_by_nothing_else(method: Method, l
             assert torch.equal(measured, expected), (settings, training)
 
 
-@every_method
+def changes(fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Which outputs (rows) change when an input element (column) does: in sign, to a spike, to infinity."""
+    columns = []
+    for place in range(x.numel()):
+        moved = torch.zeros(x.numel(), dtype=torch.bool)
+        for value in (-float(x.reshape(-1)[place]), 1e3, math.inf):
+            other = x.clone()
+            other.view(-1)[place] = value
+            with suppress(NormcoreError):  # what is refused says nothing
+                before, after = fn(x).reshape(-1), fn(other).reshape(-1)
+                moved |= (before != after) & ~(before.isnan() & after.isnan())
+        columns.append(moved)
+    return torch.stack(columns, 1)
+
+
+@pytest.mark.parametrize("layout", ["bias", "linear", "conv2d", "examples"])
+@pytest.mark.parametrize("method", GRADIENTS, ids=lambda method: method.key)
+def test_a_gradient_is_changed_by_its_regions_and_by_nothing_else(method: Method, layout: str) -> None:
+    """Rules for gradients jump, and remember: their derivatives do not tell all, and a history comes before."""
+    if layout not in method.layouts:
+        return
+    for settings in structures(method, sizes_of(layout)):
+        expected = declared(method.bound(shape_of(layout), layout, **settings), shape_of(layout))
+        measured = torch.zeros_like(expected)
+        for scale in (1.0, 30.0, 1e-3):
+            x, history = scale * draw(layout, seed=7), {}
+            for step in range(30 if method.remembers else 0):
+                history = {
+                    "state": method([scale * draw(layout, seed=step)], **beside(method, x), **settings, **history).state
+                }
+            measured |= changes(lambda x: method([x], **beside(method, x), **settings, **history).y[0], x)  # noqa: B023
+            if torch.equal(measured, expected):
+                break
+        assert torch.equal(measured, expected), settings
+
+
+@every_tensor_method
 def test_influence_is_the_absolute_jacobian(method: Method, layout: str) -> None:
     x = draw(layout)
     fn = function(method, layout, {}, **learned(method, x, layout, {}))

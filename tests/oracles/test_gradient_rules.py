@@ -45,7 +45,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "gradient_centralization": {},
     "per_example_clipping": {
         "max_norm": 1.0,
-        "mode": "flat",
+        "clipping": "flat",
         "noise_multiplier": 0.0,
         "reduction": "mean",
         "eps": 1e-6,  # opacus
@@ -195,6 +195,13 @@ def test_adaptive_clipping_is_timms_and_optax_is_wrong_on_three_axes() -> None:
     assert not np.allclose(ours.numpy(), longer.numpy(), atol=SINGLE), (
         "pytorch_optimizer reduces one axis of three, too"
     )
+    column, rule = gradient[0][:, :1], optax.adaptive_grad_clip(0.01)
+    held = jnp.asarray(weight[0][:, :1].numpy(), jnp.float32)
+    squeezed = np.asarray(rule.update(jnp.asarray(column.numpy(), jnp.float32), rule.init(held), held)[0])
+    for shape, same in (((-1,), True), ((-1, 1), False)):  # optax takes a column for one unit
+        given = [[t.reshape(shape)] for t in (column, weight[0][:, :1])]
+        single = METHODS["adaptive_gradient_clipping"](given[0], parameters=given[1]).y[0]
+        assert np.allclose(single.reshape(-1).numpy(), squeezed.reshape(-1), atol=SINGLE * 1e-3) == same
     matrix = pytorch_optimizer.optimizer.agc(weight[0], gradient[0])
     mine = METHODS["adaptive_gradient_clipping"]([gradient[0]], parameters=[weight[0]]).y[0]
     agrees("adaptive_gradient_clipping", "pytorch_optimizer.agc", mine, matrix)
@@ -403,22 +410,22 @@ def samples(step: int, held: list[nn.Parameter], n: int = 5) -> list[nn.Paramete
     return held
 
 
-@pytest.mark.parametrize("mode", ["flat", "per_layer"])
-def test_per_example_clipping_is_opacus_and_optaxs(mode: str) -> None:
+@pytest.mark.parametrize("clipping", ["flat", "per_layer"])
+def test_per_example_clipping_is_opacus_and_optaxs(clipping: str) -> None:
     ours, theirs = parameters(), parameters()
     each = 2.0 / math.sqrt(len(SHAPES))
-    kind, limits = (DPOptimizer, 2.0) if mode == "flat" else (DPPerLayerOptimizer, [each] * len(SHAPES))
+    kind, limits = (DPOptimizer, 2.0) if clipping == "flat" else (DPPerLayerOptimizer, [each] * len(SHAPES))
     other = kind(torch.optim.SGD(theirs, lr=0.0), noise_multiplier=0.0, max_grad_norm=limits, expected_batch_size=5)
-    clip = clipper("per_example_clipping", max_norm=2.0, mode=mode)
-    exact = clipper("per_example_clipping", max_norm=2.0, mode=mode, eps=0.0, reduction="sum")
+    clip = clipper("per_example_clipping", max_norm=2.0, clipping=clipping)
+    exact = clipper("per_example_clipping", max_norm=2.0, clipping=clipping, eps=0.0, reduction="sum")
     for step in range(10):
         clip(samples(step, ours))
         other.zero_grad()
         other.pre_step() if samples(step, theirs) else None
         agrees("per_example_clipping", f"opacus {kind.__name__}", [p.grad for p in ours], [p.grad for p in theirs])
-        exact(samples(step, ours))
-        of_jax = [jnp.asarray(p.grad_sample.numpy(), jnp.float32) for p in ours]
-        rule = optax.per_example_global_norm_clip if mode == "flat" else optax.per_example_layer_norm_clip
+        of_jax = [jnp.asarray(p.grad_sample.numpy(), jnp.float32) for p in samples(step, ours)]
+        exact(ours)
+        rule = optax.per_example_global_norm_clip if clipping == "flat" else optax.per_example_layer_norm_clip
         agrees(
             "per_example_clipping",
             f"optax.{rule.__name__}",
@@ -463,8 +470,8 @@ def test_the_quantile_moves_as_in_opacus() -> None:
 def test_examples_can_be_normalized_without_a_threshold() -> None:
     held, clip = parameters(), clipper("automatic_per_example", gamma=0.1)
     for step in range(10):
-        clip(samples(step, held))
-        each = [[p.grad_sample[i] for p in held] for i in range(5)]
+        each = [[p.grad_sample[i] for p in samples(step, held)] for i in range(5)]
+        clip(held)
         rule = [sum(g[j] / (length(g) + 0.1) for g in each) / 5 for j in range(len(held))]
         agrees("automatic_per_example", "literal loop", [p.grad for p in held], rule)
 

@@ -89,6 +89,11 @@ def test_what_is_not_finite_is_said() -> None:
     assert "Clip by Global Norm** makes it (0, nan)" in words(page)
     assert "what was finite is lost with it" in words(page)
     assert "Clip by Value** makes it (1, 1): finite again" in words(page)
+    page = open_page(second_is="not a number", variant=["clip_by_value", "clip_by_global_norm", "zero_nans"])
+    assert "and what was finite is 1 (was 10); a step with it" in words(page)
+    assert words(page).count("what was finite is lost with it") == 1
+    page = open_page(second_is="infinite", variant=["zero_nans"])
+    assert "what is not finite is still there, as it was" in words(page)
 
 
 @pytest.mark.parametrize("first", range(0, len(ANSWERING), 6))
@@ -103,6 +108,34 @@ def test_every_variant_can_be_chosen(first: int, tab: str) -> None:
     for key in keys:
         params = [param for param in METHODS[key].params if hasattr(param.domain, "low")]
         assert {f"{key}_{param.name}" for param in params} <= labels
+
+
+def test_a_link_means_the_same_on_every_tab() -> None:
+    for tab in ("Two numbers", "A real network"):
+        page = open_page(tab=tab, clip_by_global_norm_max_norm="the shared threshold")
+        assert not page.warning, [warning.value for warning in page.warning]
+
+
+def test_a_choice_that_another_control_has_made_impossible_is_left_out() -> None:
+    def script() -> None:
+        import streamlit as st  # noqa: PLC0415 - the script of AppTest is this function's text alone
+
+        from explorer import controls  # noqa: PLC0415
+
+        controls.begin()
+        offered = ["a", "b"] if st.checkbox("few") else ["a", "b", "c", "d"]
+        st.markdown(",".join(controls.several("Letters", offered, "letters", ["a"], 3)))
+        for sentence in controls.notices():
+            st.warning(sentence)
+
+    for chosen, left in ((["b", "c", "d"], "b"), (["c"], "a")):
+        page = AppTest.from_function(script).run()
+        page.multiselect(key="letters").set_value(chosen).run()
+        assert page.markdown[0].value == ",".join(chosen) and not page.warning
+        page.checkbox[0].check().run()
+        assert not page.exception and page.markdown[0].value == left
+        gone = ", ".join(one for one in chosen if one not in "ab")
+        assert page.warning[0].value == f"Letters: {gone} cannot be chosen any more; it is now {left}."
 
 
 def test_a_variant_has_settings_of_its_own() -> None:

@@ -6,6 +6,7 @@ import json
 import time
 from base64 import b64decode
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 import torch
 from streamlit.testing.v1 import AppTest
 
-from explorer import flow_live, flow_words
+from explorer import flow_live, flow_runs, flow_view, flow_words
 from explorer.flow_live import Desks
 from explorer.flow_setup import KEYS, STARTS, Setup, called
 from explorer.flow_words import diagnosis, next_switch, said
@@ -24,7 +25,7 @@ from normcore import METHODS
 from normcore.lab.flow import profile
 from normcore.lab.flow_nets import STARTS as DRAWN
 from normcore.lab.flow_nets import Wiring
-from normcore.lab.flow_rates import Stability
+from normcore.lab.flow_rates import Stability, rates
 from normcore.lab.flow_remedies import Remedy, remedies, switches
 
 ROOT = Path(__file__).parents[2]
@@ -180,9 +181,12 @@ def test_numbers_are_said_in_words() -> None:
 
 def test_stability_is_said_with_its_numbers() -> None:
     rows = [Stability("no norm", (0.1,), 3, 6, 0.2), Stability("layer norm", (0.1, 0.3), 0, 6, 0.15)]
-    lines = flow_words.stable(rows, 2, "sgd")
-    assert "**no norm** trains at 1 of 2 rates (0.1); 3 of 6 runs diverged" in lines[0]
-    assert lines[-1] == "Of these, with sgd, layer norm trains at the most rates."
+    lines = flow_words.stable(rows, (0.1, 0.3), "sgd")
+    assert "**no norm** stays stable at 1 of 2 rates (0.1); 3 of 6 runs diverged" in lines[0]
+    assert "**layer norm** stays stable at 2 of 2 rates (0.1 to 0.3)" in lines[1]
+    assert lines[-1] == "Of these, with sgd, layer norm stays stable at the most rates."
+    gap = [Stability("no norm", (0.1, 1.0, 3.0), 3, 6, 0.2)]
+    assert "at 3 of 4 rates (0.1, 1 to 3)" in flow_words.stable(gap, (0.1, 0.3, 1.0, 3.0), "sgd")[0]
 
 
 def test_training_is_drawn_as_it_was_measured(desks: Desks) -> None:
@@ -218,6 +222,48 @@ def test_remedies_are_compared(desks: Desks) -> None:
     drawn = next(trace for trace in curves["data"] if trace.get("name") == "as set up")
     np.testing.assert_allclose(values(drawn["y"]), found.middle()[0])
     assert len(every["layout"]["annotations"]) == np.isfinite(found.middle()).sum()
+
+
+def test_what_is_shown_is_told_in_the_words_it_was_measured_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow_runs, "rates", lambda cell, optimizer: rates(cell, optimizer, seeds=1, steps=2))
+    monkeypatch.setattr(flow_runs, "STEPS", 2)
+    page = finish(flow_page(tab="Cells and learning rates", by="adam"), "rates")
+    assert "with adam" in text(page)
+    page.session_state["by"] = "sgd"
+    page.run()
+    assert "before your last change" in " ".join(one.value for one in page.info)
+    assert "with adam" in text(page) and "with sgd" not in text(page)
+
+
+def test_remedies_of_layers_stay_those_of_layers() -> None:
+    page = finish(flow_page(tab="Every remedy, every depth", seeds="1"), "remedies")
+    page.select_slider(key="depth").set_value(7).run()
+    assert not page.info
+    page.selectbox(key="net").set_value("RNN").run()
+    assert "before your last change" in " ".join(one.value for one in page.info)
+    alts = [json.loads(one.proto.json)["alt"] for one in page.get("bidi_component")]
+    assert alts and all("last layer's gradient" in alt for alt in alts)
+
+
+def test_a_flip_empties_the_settings_of_what_it_puts_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    remedy = Remedy("LayerNorm", (("norm", "layer_norm"),))
+    monkeypatch.setattr(flow_view, "switched", lambda wiring, seed: ((remedy, 1.0),))
+    page = flow_page(norm="rms_norm", eps="0.001", start="small")
+    eps = METHODS["rms_norm"].settings({"eps": 1e-3}, {})["eps"]
+    before = replace(HERE, start="small", norm="rms_norm", norm_settings=(("eps", eps),))
+    assert diagnosis(before, profile(before)) in text(page)
+    page.button(key="flip").click().run()
+    after = remedy.apply(before)
+    assert after.norm_settings == () and diagnosis(after, profile(after)) in text(page)
+
+
+def test_captions_tell_of_what_is_drawn_alone() -> None:
+    page = finish(
+        flow_page(tab="While it learns", steps="20", upper="saturated share", lower="saturated share"), "learning"
+    )
+    assert "leave out the last hundredth" not in text(page) and "after clipping" not in text(page)
+    page.selectbox(key="lower").set_value("gradient of the weights").run()
+    assert "Weights' gradients are those after clipping. The colors of gradient of the weights leave out" in text(page)
 
 
 def test_cells_and_rates_wait_for_a_click() -> None:

@@ -139,14 +139,29 @@ def test_a_what_if_counts_and_the_button_makes_it_real(desk: Watch) -> None:
     results = desk.runner.state().results  # type: ignore[union-attr]
     assert results.labels == ("no clipping", "Clip by Global Norm at 1.3")
     assert results.race["contestants"][1]["overrides"]["clip_settings"] == {"max_norm": 1.3}
+    assert not page.button(key="real").disabled
+    page.select_slider(key="limit_digits").set_value(2.0).run()
+    assert page.button(key="real").disabled
+
+
+def test_the_real_run_forgets_what_was_set_for_its_method_alone(desk: Watch) -> None:
+    own = {"clip_by_global_norm_max_norm": "2.5", "clip_by_global_norm_eps": "0.01"}
+    page = finish(tab("observatory", **SMALL, **own, watch="Threshold", threshold="1.3"))
+    set_before = desk.runner.state().results.race["contestants"][1]["overrides"]  # type: ignore[union-attr]
+    assert set_before["clip_settings"] == {"max_norm": 2.5, "eps": 0.01}
+    page = finish(page, "real")
+    results = desk.runner.state().results  # type: ignore[union-attr]
+    assert results.labels == ("no clipping", "Clip by Global Norm at 1.3")
+    assert results.race["contestants"][1]["overrides"]["clip_settings"] == {"max_norm": 1.3}
 
 
 def test_all_losses_are_shown_with_who_stands_where() -> None:
     page = finish(tab("observatory", **SMALL, watch="Losses"))
     curves, standings = pictures(page)
     assert curves[0].startswith("Training loss up to step 49, mean over 2 seeds at the end: no clipping")
-    rows = race().results().summary()
+    rows = observatory.good(race().results()).summary()
     assert f"no clipping {rows[0].final:.4g}" in standings[0] and f"at 4 {rows[2].final:.4g}" in standings[0]
+    assert "Bad batches are left out of these means." in said(page)
 
 
 def test_one_step_at_a_time_and_reset(desk: Watch) -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from streamlit.testing.v1 import AppTest
 
-from explorer import race_setup, race_view, turns
+from explorer import race_setup, race_strip, race_view, turns
 from explorer.archive import arrays
 from explorer.runner import Desk
 from explorer.table import as_csv
@@ -163,6 +163,44 @@ def test_a_kept_race_stays_gray_behind_the_next() -> None:
     assert "race 1" not in json.dumps(picture(page, "Training loss")[1])
 
 
+def test_a_kept_race_on_another_task_is_not_drawn_on_the_same_axis() -> None:
+    page = finish(race_page(racer=["none"]))
+    page.button(key="keep").click().run()
+    page.selectbox(key="task").select(TASKS["moons"].name).run()
+    finish(page)
+    _, figure = picture(page, "Training loss")
+    assert "race 1" not in json.dumps(figure)
+    assert "Kept races on other tasks are not drawn: 1." in said(page)
+
+
+def test_a_unit_is_only_named_when_it_is_known(desk: Desk) -> None:
+    page = race_page(task=TASKS["adding"].name, racer=["none"], show="Curves")
+    assert picture(page, "Training loss")[1]["layout"]["yaxis"]["title"]["text"].startswith("training loss, smoothed")
+    page.button(key="one").click().run()
+    assert desk.runner is not None
+    desk.runner.join(10)
+    page.run()
+    assert "mean squared error" in picture(page, "Training loss")[1]["layout"]["yaxis"]["title"]["text"]
+
+
+@pytest.mark.parametrize(("steps", "words"), [("200", "every 5 steps"), ("3200", "every 80 steps")])
+def test_the_page_says_how_often_it_looks_at_the_held_out_examples(steps: str, words: str, desk: Desk) -> None:
+    page = race_page(racer=["none"], show="Held out", steps=steps)
+    page.button(key="one").click().run()
+    assert desk.runner is not None
+    desk.runner.join(10)
+    page.run()
+    assert f"looked at {words}; the first time is yet to come" in said(page)
+
+
+def test_the_best_of_a_strip_has_lost_no_seed_unless_all_have() -> None:
+    means, names = np.array([0.1, 0.5, 0.7]), ["low", "middle", "high"]
+    assert race_strip._best(means, np.array([3, 0, 0]), names, 4) == "0.5 at middle"
+    assert race_strip._best(means, np.array([3, 1, 2]), names, 4) == "0.1 at low, with 3 of 4 seeds diverged"
+    gone = np.array([np.nan, 0.5, np.nan])
+    assert race_strip._best(gone, np.array([4, 1, 0]), names, 4) == "0.5 at middle, with 1 of 4 seeds diverged"
+
+
 def test_methods_race_with_themselves_under_other_settings() -> None:
     page = finish(race_page(racer=["batch_norm"], vary="batch sizes", batch_sizes=["16", "64"]))
     alt, _ = picture(page, "Mean training loss")
@@ -170,6 +208,51 @@ def test_methods_race_with_themselves_under_other_settings() -> None:
     assert "BatchNorm, batch size 64" in alt
     many = race_page(vary="activations", activations=["relu", "tanh", "gelu"])
     assert "9 combinations were asked for; the first 5 race" in said(many)
+
+
+@pytest.mark.parametrize(
+    ("link", "words"),
+    [
+        ({}, ["start from the same weights and see the same batches in the same order; what differs is the norm."]),
+        (
+            {"racer": ["batch_norm"], "vary": "batch sizes", "batch_sizes": ["16", "64"]},
+            ["the same weights and see the same examples in the same order, in batches of different sizes; what "
+             "differs is the batch size."],
+        ),
+        (
+            {"racer": ["batch_norm", "none"], "vary": "depths", "depths": ["1", "2"]},
+            ["start from weights of their own, for their nets differ in depth, and see the same batches"],
+        ),
+        (
+            {"racer": ["none", "weight_norm"]},
+            ["bring the first effective weights as close to those of the other nets as they can."],
+        ),
+        (
+            {"racer": ["none", "weight_norm", "orthogonal_parametrization"]},
+            ["as they can; for seed 0, Orthogonal", " of the weights' length away."],
+        ),
+    ],
+)  # fmt: skip
+def test_the_page_says_in_what_a_race_is_fair(link: dict[str, Any], words: list[str]) -> None:
+    page = race_page(**link)
+    at_first = said(page)
+    page = finish(page)
+    for word in words:
+        assert word in said(page)
+    assert ("bring the first effective weights" in said(page)) == ("weight_norm" in link.get("racer", []))
+    assert words[0] in at_first or "weight_norm" in link["racer"]
+
+
+def test_the_page_counts_only_pairs_that_came_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Race.__next__
+
+    def lose(race: Race) -> Any:
+        record = step(race)
+        race._loss[1, 0, race.step - 1] = np.nan
+        return record
+
+    monkeypatch.setattr(Race, "__next__", lose)
+    assert "N = 2 to 3," in said(finish(race_page(seeds="3")))
 
 
 @pytest.mark.parametrize(
@@ -225,6 +308,21 @@ def test_a_race_that_is_too_large_is_refused_beforehand(monkeypatch: pytest.Monk
     assert "times as much as fits" in said(page)
     assert page.button(key="go").disabled and page.button(key="one").disabled
     assert "up to step 49" in picture(page, "Training loss")[0]
+
+
+@pytest.mark.parametrize(
+    ("link", "words"),
+    [
+        ({"seeds": "16", "batch": "512", "width": "128"}, "times as much computing as fits"),
+        ({"seeds": "16", "batch": "64", "width": "32", "racer": ["none"]}, "times as much memory as fits"),
+        ({"seeds": "16", "vary": "strip of batch sizes", "width": "16"}, "times as much memory as fits"),
+        ({"seeds": "4", "batch": "64", "width": "32"}, ""),
+    ],
+)
+def test_a_step_that_takes_too_long_or_too_much_is_refused_beforehand(link: dict[str, str], words: str) -> None:
+    page = race_page(task=TASKS["text"].name, model=MODELS["transformer"].name, **link)
+    assert words in said(page)
+    assert page.button(key="go").disabled == bool(words)
 
 
 @pytest.mark.parametrize(("knob", "best"), [("learning rates", "learning rate"), ("batch sizes", "batch size")])

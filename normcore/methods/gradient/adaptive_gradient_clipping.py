@@ -19,9 +19,11 @@ def adaptive_gradient_clipping(
     """Multiplies each unit's gradient by ``min(1, clip_factor * max(weight norm, eps) / gradient norm)``.
 
     A unit is what belongs to one output: a row of the weight as (o, i ...), all axes but the first reduced (optax and
-    pytorch_optimizer reduce only one axis of a one-dimensional convolution); a tensor of one axis is one unit. The
-    gradient's norm counts as at least 1e-6. `exclude` leaves the last tensors alone: the paper clips all layers but the
-    last, whose weight and bias are 2. Parameters that are left out count as zeros, so that ε stands for their norms.
+    pytorch_optimizer reduce only one axis of a one-dimensional convolution); a tensor of one axis is one unit (in optax
+    also one of several, if all but one have size 1). The gradient's norm counts as at least 1e-6. `exclude` leaves the
+    last tensors alone: the paper clips all layers but the last, whose weight and bias are 2. Parameters that are left
+    out count as zeros, so that ε stands for their norms.
+    An infinite value becomes nan and the rest of its unit 0, a nan makes its unit nan; other units stay sound.
 
     Shapes: any list of tensors, the parameters alike. Units: those of the gradient.
     Source: Brock, De, Smith and Simonyan 2021, arXiv:2102.06171.

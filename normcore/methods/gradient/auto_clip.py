@@ -17,9 +17,9 @@ def auto_clip(
 ) -> Normed:
     """Multiplies all gradients by ``min(1, limit / (norm + 1e-6))``, the limit being a percentile of all norms so far.
 
-    The current norm is one of them, as in the authors' code, and the percentile is linear between two of them: the
-    first step is never clipped, and with a percentile of 100 none is. A norm that is not finite is left out of later
-    percentiles. The history grows by one number a step.
+    The current norm is one of them, as in the authors' code, and the percentile is linear between two of them: in the
+    first step, and with a percentile of 100 at a new maximum, only the millionth in the denominator shortens anything.
+    A norm that is not finite is left out of later percentiles. The history grows by one number a step.
 
     Shapes: any list of tensors. Units: those of the gradient. State: `norms`, a vector.
     Source: Seetharaman, Wichern, Pardo and Le Roux 2020, arXiv:2007.14469.

@@ -22,7 +22,7 @@ def automatic_per_example(
 
     Every example then has a length below 1, short ones included; γ keeps the very short ones apart from each other, and
     is what makes it converge. The paper's threshold R only multiplies everything, and is 1 here. Adding up and noise,
-    of noise_multiplier times 1, are as in `per_example_clipping`.
+    of noise_multiplier times 1, are as in `per_example_clipping`, and so is what nan and inf do to their example.
 
     Shapes: a list of tensors (n ...), with as many examples in each. Units: none after it. State: `step`.
     Source: Bu, Wang, Zha and Karypis 2022, arXiv:2206.07136.

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from normcore.core import Method, Normed, Paper, Range, Region, multiply, norms_of
+from normcore.core import Method, Normed, Paper, Range, Region, multiply, norms_of, shortening
 
 
 def clip_by_average_norm(
@@ -23,7 +23,7 @@ def clip_by_average_norm(
     """
     norms = norms_of(gradients)
     averages = norms / norms.new_tensor([max(1, gradient.numel()) for gradient in gradients])
-    scales = (max_norm / averages).clamp(max=1.0)
+    scales = shortening(max_norm, averages)
     stats = {"average_norm": list(averages.detach()), "scale": list(scales.detach())}
     return Normed(multiply(gradients, scales, norms), stats)
 

@@ -16,6 +16,8 @@ def clip_by_block_rms(
 
     The same as clipping each tensor at a norm of threshold times the root of its number of elements. Adafactor does
     this to its update, after dividing by the second moment: call it with the updates in place of the gradients.
+    An infinite value becomes nan and the rest of its tensor 0, a nan makes all of its tensor nan; other tensors stay
+    sound.
 
     Shapes: any list of tensors. Units: those of the gradient.
     Source: Shazeer and Stern 2018, arXiv:1804.04235, section 6.

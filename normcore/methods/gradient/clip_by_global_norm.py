@@ -4,7 +4,19 @@ from typing import Annotated
 
 from torch import Tensor
 
-from normcore.core import Epsilon, Method, NormcoreError, Normed, Paper, Range, Region, multiply, norms_of, total
+from normcore.core import (
+    Epsilon,
+    Method,
+    NormcoreError,
+    Normed,
+    Paper,
+    Range,
+    Region,
+    multiply,
+    norms_of,
+    shortening,
+    total,
+)
 
 
 def clip_by_global_norm(
@@ -36,7 +48,7 @@ def clip_by_global_norm(
             f"clip_by_global_norm: the norm of the gradients is {float(norm):g}; leave out this step, or let "
             "error_if_nonfinite=False pass it on"
         )
-    scale = (max_norm / (norm + eps)).clamp(max=1.0)
+    scale = shortening(max_norm, norm + eps)
     clipped = multiply(gradients, scale, norms, norm_type)
     return Normed(clipped, {"norm": norm.detach(), "scale": scale.detach()})
 
@@ -64,5 +76,6 @@ METHOD = Method(
     ),
     builds_on=("clip_by_value",),
     keeps=frozenset({"direction", "clipped", "small"}),
-    limits={"norm": "max_norm"},
+    # A norm of a type above 2 is at most the norm, and bounds nothing but itself.
+    limits=lambda settings: {"norm": "max_norm"} if settings["norm_type"] <= 2 else {},
 )

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from normcore.core import Identity, Method, Normed, Paper, Range, Region, multiply, norms_of
+from normcore.core import Identity, Method, Normed, Paper, Range, Region, multiply, norms_of, shortening
 
 
 def clip_by_norm_per_parameter(
@@ -22,7 +22,7 @@ def clip_by_norm_per_parameter(
     Source: Pascanu, Mikolov and Bengio 2012, arXiv:1211.5063, with a norm for each tensor.
     """
     norms = norms_of(gradients)
-    scales = (max_norm / norms).clamp(max=1.0)
+    scales = shortening(max_norm, norms)
     return Normed(multiply(gradients, scales, norms), {"norm": list(norms.detach()), "scale": list(scales.detach())})
 
 

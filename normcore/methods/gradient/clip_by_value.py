@@ -53,5 +53,10 @@ METHOD = Method(
         f"{'{clip_value}' if settings['upper'] is None else '{upper}'})"
     ),
     keeps=frozenset({"clipped", "small"}),
-    limits={"value": "clip_value"},
+    limits=lambda settings: {
+        "value": max(
+            settings["clip_value"] if settings["lower"] is None else -settings["lower"],
+            settings["clip_value"] if settings["upper"] is None else settings["upper"],
+        )
+    },
 )

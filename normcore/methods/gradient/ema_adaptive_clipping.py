@@ -22,7 +22,8 @@ def ema_adaptive_clipping(
 
     Before step number warmup_steps all gradients are clipped together at a global norm of lambda_abs, and each average
     is the smallest norm that its gradient then had; a gradient that comes later begins so too. Norms and averages count
-    as at least 1e-8, as in pytorch_optimizer. A norm that is not finite moves no average.
+    as at least 1e-8, as in pytorch_optimizer. A norm that is 0 or not finite moves no average, and in the warm-up none
+    does while the global norm is not finite.
 
     Shapes: any list of tensors. Units: those of the gradient. State: `step`, and `average`, a number for each gradient.
     Source: Wang, Li, Chen and others 2025, arXiv:2502.11034.
@@ -39,7 +40,8 @@ def ema_adaptive_clipping(
     scales = torch.where(first, globally, locally)
     clipped = (norms * scales).detach()
     moved = torch.where(first, torch.minimum(average, clipped), beta * average + (1 - beta) * clipped)
-    moved = torch.where(clipped.isfinite(), moved, average)
+    sound = norms.isfinite() & (norms > 0) & (~first | total(norms).isfinite())
+    moved = torch.where(sound.detach(), moved, average)
     stats = {"norm": norms, "limit": torch.where(first, globally * norms, lambda_rel * average), "scale": scales}
     return Normed(
         multiply(gradients, scales, norms),

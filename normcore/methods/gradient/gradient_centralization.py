@@ -11,7 +11,8 @@ def gradient_centralization(gradients: list[Tensor]) -> Normed:
 
     A projection: the mean of the weights that lead into a unit then stays where it is. Tensors of one axis are left
     alone; the paper also tries it on convolutions only. The output units lie on the first axis, as PyTorch's weights
-    have them (optax keeps the first axis too, which is the input's in weights of Flax).
+    have them (optax keeps the first axis too, which is the input's in weights of Flax). A nan makes its unit nan, and
+    an infinite value becomes nan and the rest of its unit infinite, with the other sign; other units stay sound.
 
     Shapes: any list of tensors. Units: those of the gradient.
     Source: Yong, Huang, Hua and Zhang 2020, arXiv:2004.01461.

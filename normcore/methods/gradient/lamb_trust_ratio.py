@@ -35,7 +35,8 @@ def lamb_trust_ratio(
 
     u is the update of Adam: call it with the updates in place of the gradients (on a plain gradient it is LARS with a
     coefficient of 1). The ratio is 1 where a norm is 0, and so for parameters that are left out, which count as zeros.
-    The paper's φ, which bounds ‖w‖, is the identity here; implementations that bound the ratio take 10.
+    The paper's φ, which bounds ‖w‖, is the identity here; pytorch_optimizer bounds ‖w‖ at 10, and timm's trust_clip the
+    ratio at 1. An infinite value becomes nan and the rest of its tensor 0; where a value is nan, the ratio is 1.
 
     Shapes: any list of tensors, the parameters alike. Units: those of the weights.
     Source: You, Li, Reddi and others 2019, arXiv:1904.00962.
@@ -59,7 +60,7 @@ def lamb_trust_ratio(
         return (gradient + weight_decay * weight.to(gradient)) * scale.to(gradient)
 
     y, _ = replace(gradients, decayed, weights, list(scales), once=True)
-    return Normed(y, given | {"parameter": weights})
+    return Normed(y, given | {"parameter": [weight.clone() for weight in weights]})
 
 
 METHOD = Method(
@@ -90,7 +91,9 @@ METHOD = Method(
         + " * update"
     ),
     context={"parameters": Slot("x")},
-    invariant_to=lambda settings: frozenset() if settings["weight_decay"] else frozenset({"scale"}),
+    invariant_to=lambda settings: (
+        frozenset() if settings["weight_decay"] or settings["max_ratio"] is not None else frozenset({"scale"})
+    ),
     equals=(
         Identity(
             "lars_trust_ratio",
@@ -100,6 +103,8 @@ METHOD = Method(
     ),
     builds_on=("lars_trust_ratio",),
     keeps=lambda settings: (
-        frozenset() if settings["weight_decay"] else frozenset({"direction of each tensor", "clipped"})
+        frozenset()
+        if settings["weight_decay"]
+        else frozenset({"direction of each tensor"} | ({"clipped"} if settings["max_ratio"] is None else set()))
     ),
 )

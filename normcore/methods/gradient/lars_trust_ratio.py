@@ -19,6 +19,7 @@ def lars_trust_ratio(
 
     The ratio is 1 where a norm is 0, and so for parameters that are left out, which count as zeros. The denominator is
     the paper's; optax takes the norm of the sum instead. For momentum, hand the result to SGD, without weight decay.
+    An infinite value becomes nan and the rest of its tensor 0; where a value is nan, the ratio of its tensor is 1.
 
     Shapes: any list of tensors, the parameters alike. Units: those of the weights.
     Source: You, Gitman and Ginsburg 2017, arXiv:1708.03888.
@@ -37,7 +38,7 @@ def lars_trust_ratio(
         return (gradient + weight_decay * weight.to(gradient)) * scale.to(gradient)
 
     y, _ = replace(gradients, decayed, weights, list(scales), once=True)
-    return Normed(y, given | {"parameter": weights})
+    return Normed(y, given | {"parameter": [weight.clone() for weight in weights]})
 
 
 METHOD = Method(

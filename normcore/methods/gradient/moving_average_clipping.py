@@ -18,9 +18,10 @@ def moving_average_clipping(
 ) -> Normed:
     """Multiplies all gradients by ``min(1, multiple * average / norm)``, the average being that of earlier norms.
 
-    Each step moves the average by 1 - beta toward the clipped norm, so that one spike hardly moves it; the first
-    step is not clipped and begins it. Pascanu and others advise a multiple from half to ten. A norm that is not finite
-    moves nothing.
+    Each step moves the average by 1 - beta toward the norm, which counts as at most twice the average, or `multiple`
+    times where that is more: one spike hardly moves it, and with a multiple below 1 it does not run down to 0. The
+    first norm above 0 is not clipped and begins it (before that it is nan). Pascanu and others advise a multiple from
+    half to ten. A norm that is 0 or not finite moves nothing.
 
     Shapes: any list of tensors. Units: those of the gradient. State: `average`, a number.
     Source: Pascanu, Mikolov and Bengio 2012, arXiv:1211.5063, section 3.2, which names the average but no way to keep
@@ -28,12 +29,12 @@ def moving_average_clipping(
     """
     norms = norms_of(gradients)
     norm = total(norms)
-    average = state.get("average")
-    limit = torch.full_like(norm, torch.inf) if average is None else multiple * average.to(norm)
-    scale = torch.ones_like(norm) if average is None else torch.where(norm > limit, limit / norm, 1.0)
-    moved = moved_toward(average, torch.where(norm > limit, limit, norm), beta)
-    if average is not None:
-        moved = torch.where(norm.isfinite(), moved, average.to(moved))
+    now = norm.detach().double()
+    average = state.get("average", now.new_full((), torch.nan)).to(now)
+    limit = torch.where(average.isnan(), torch.inf, multiple * average).to(norm)
+    scale = torch.where(norm > limit, limit / norm, 1.0)
+    counted = torch.fmin(now, max(multiple, 2.0) * average)
+    moved = torch.where(now.isfinite() & (now > 0), moved_toward(average, counted, beta), average)
     stats = {"norm": norm.detach(), "limit": limit.detach(), "scale": scale.detach()}
     return Normed(multiply(gradients, scale, norms), stats, {"average": moved})
 
@@ -57,9 +58,10 @@ METHOD = Method(
     "if norm > limit:\n"
     "    for parameter in parameters:\n"
     "        parameter.grad.mul_(limit / norm)\n"
-    "kept = torch.minimum(norm, limit)\n"
-    "average = kept if average is None else {beta} * average + (1 - {beta}) * kept",
+    "if average is None:\n"
+    "    average = norm\n"
+    "average = {beta} * average + (1 - {beta}) * torch.minimum(norm, max({multiple}, 2.0) * average)",
     builds_on=("clip_by_global_norm",),
     keeps=frozenset({"direction"}),
-    remembers={"average": "the running average of the clipped norm"},
+    remembers={"average": "the running average of the norm"},
 )

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from normcore.core import Epsilon, Method, Normed, Paper, Region, multiply, norms_of, total
+from normcore.core import Epsilon, Method, Normed, Paper, Region, inverse, multiply, norms_of, total
 
 
 def normalized_gradient(
@@ -14,14 +14,15 @@ def normalized_gradient(
     """Divides all gradients by ``norm + eps``, the norm of all of them together, or with `per_tensor` each by its own.
 
     A short gradient is lengthened too: this is clipping at a threshold of c, divided by c, as c goes to 0. A gradient
-    of zeros stays 0.
+    of zeros stays 0. One infinite value becomes nan and everything else that shares its norm 0, one nan makes all of it
+    nan.
 
     Shapes: any list of tensors. Units: none after it.
     Source: Hazan, Levy and Shalev-Shwartz 2015, arXiv:1507.02030.
     """
     norms = norms_of(gradients)
     norm = norms if per_tensor else total(norms)
-    scale = 1 / (norm + eps)
+    scale = inverse(norm + eps)
     stats = {"norm": norm.detach(), "scale": scale.detach()}
     y = multiply(gradients, scale, norms)
     return Normed(y, {name: list(value) for name, value in stats.items()} if per_tensor else stats)
@@ -51,5 +52,5 @@ METHOD = Method(
     keeps=lambda settings: frozenset(
         {"direction of each tensor" if settings["per_tensor"] else "direction", "clipped"}
     ),
-    limits={"norm": 1.0},
+    limits=lambda settings: {"norm of each tensor" if settings["per_tensor"] else "norm": 1.0},
 )

@@ -32,7 +32,8 @@ def quantile_adaptive_clipping(
     examples that were not clipped. For privacy the number of these gets normal noise of deviation `count_noise`, and
     the noise on the sum of gradients, in thresholds, is then (noise_multiplier⁻² - (2 count_noise)⁻²)^(-1/2), where
     count_noise is more than half of noise_multiplier; with less, the count is not private, and the noise is
-    noise_multiplier. Adding up is as in `per_example_clipping`.
+    noise_multiplier. Adding up is as in `per_example_clipping`, and so is what nan and inf do to their example, which
+    counts as one that was clipped.
 
     Shapes: a list of tensors (n ...), with as many examples in each. Units: those of the gradient. State: `step`,
     `limit`.
@@ -88,6 +89,5 @@ METHOD = Method(
     "limit = limit * torch.exp(-{learning_rate} * (inside / len(sample) - {target_unclipped_quantile}))",
     builds_on=("per_example_clipping",),
     keeps=frozenset({"direction of each example"}),
-    limits={"norm of each example": "init_threshold"},
     remembers={"step": "the number of steps", "limit": "the threshold"},
 )

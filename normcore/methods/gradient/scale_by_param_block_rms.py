@@ -4,7 +4,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from normcore.core import Method, Normed, Paper, Range, Region, Slot, multiply, norms_of, parameters_or_zeros
+from normcore.core import Method, Normed, Paper, Range, Slot, multiply, norms_of, parameters_or_zeros
 
 
 def scale_by_param_block_rms(
@@ -31,7 +31,7 @@ def scale_by_param_block_rms(
 METHOD = Method(
     fn=scale_by_param_block_rms,
     name="Scale by Parameter RMS",
-    regions=(Region("o ->"), Region("o i ... ->")),
+    regions=(),  # what is shared is the RMS of the parameter, not of its gradient
     paper=Paper(
         "Noam Shazeer, Mitchell Stern",
         "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost",

@@ -9,8 +9,8 @@ from normcore.core import Method, Normed, Paper, replace
 def sign_gradient(gradients: list[Tensor]) -> Normed:
     """Replaces every element by its sign: -1, 0 or 1.
 
-    Every weight then moves by the learning rate, in its own direction. Adam without its averages is this. nan stays
-    nan.
+    Every weight then moves by the learning rate, in its own direction. Adam without its averages is this. nan
+    becomes 0, as in ``torch.sign`` (in optax it stays nan).
 
     Shapes: any list of tensors. Units: none after it.
     Source: Bernstein, Wang, Azizzadenesheli and Anandkumar 2018, arXiv:1802.04434.

@@ -26,7 +26,8 @@ def skip_spikes(
     Mean and variance are those of the logarithms of kept steps, moved by 1 - beta in each of them; the deviation counts
     as at least 0.01, which is one percent of the norm. In the first warmup_steps nothing is skipped, nor after
     max_consecutive_errors skipped ones, so that training goes on where norms have risen for good. A norm that is not
-    finite is a spike, in the warm-up too. With momentum or weight decay an optimizer moves even where the gradient is
+    finite is a spike, in the warm-up too; one of 0 is none, and neither moves anything: the mean begins with the first
+    norm between (before that it is nan). With momentum or weight decay an optimizer moves even where the gradient is
     0: leave out its step where the report's `scale` is 0.
 
     Shapes: any list of tensors. Units: those of the gradient. State: `step`, `mean`, `var` and `skipped`.
@@ -34,17 +35,18 @@ def skip_spikes(
     """
     norms = norms_of(gradients)
     norm, step = total(norms), state.get("step", 0) + 1
-    now = norm.double().clamp(min=1e-300).log().detach()
-    mean, var = state.get("mean", now).to(now), state.get("var", torch.zeros_like(now)).to(now)
+    now = norm.double().log().detach()
+    mean, var = state.get("mean", now.new_full((), torch.nan)).to(now), state.get("var", now.new_zeros(())).to(now)
     skipped = state.get("skipped", torch.zeros((), dtype=torch.long)).to(now.device)
     above = (now - mean) / var.sqrt().clamp(min=0.01)
     spike = (above > deviations) & torch.tensor(step > warmup_steps, device=now.device)
-    keep = ~(spike | ~now.isfinite()) | (skipped >= max_consecutive_errors)
+    keep = ~(spike | ~norm.isfinite()) | (skipped >= max_consecutive_errors)
     new = torch.where(keep, moved_toward(mean, now, beta), mean)
+    spread = beta * var + (1 - beta) * (now - mean) * (now - new)
     moved = {
         "step": step,
         "mean": new,
-        "var": torch.where(keep & now.isfinite(), beta * var + (1 - beta) * (now - mean) * (now - new), var),
+        "var": torch.where(keep & spread.isfinite(), spread, var),
         "skipped": torch.where(keep, 0, skipped + 1),
     }
     return Normed(drop(gradients, keep, norms), {"kept": keep.to(norm)}, moved)

@@ -15,7 +15,8 @@ def soft_norm_clip(
     """Multiplies all gradients by ``max_norm / (max_norm + norm)``, the norm being that of all of them together.
 
     The result is shorter than max_norm and than the gradient, and at least half as long as hard clipping would leave
-    it. This is the step that a smoothness growing with the gradient's norm calls for.
+    it. This is the step that a smoothness growing with the gradient's norm calls for. One infinite value becomes nan
+    and everything else 0, one nan makes all of them nan.
 
     Shapes: any list of tensors. Units: those of the gradient.
     Source: Zhang, He, Sra and Jadbabaie 2019, arXiv:1905.11881, section 4.

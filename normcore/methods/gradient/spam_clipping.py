@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from normcore.core import EMPTY, Method, Normed, Paper, Range, recalled, replace, widen
+from normcore.core import EMPTY, Method, NormcoreError, Normed, Paper, Range, recalled, replace, widen
 
 
 def spam_clipping(
@@ -26,17 +26,25 @@ def spam_clipping(
     as in the authors' code. A value that is not finite does not enter v.
 
     Shapes: any list of tensors. Units: those of the gradient. State: `step`, and `v` like each gradient.
+    Errors: `NormcoreError` where reset_every is not above warmup_steps.
     Source: Huang, Zhu, Jin and others 2025, arXiv:2501.06842.
     """
+    if reset_every <= warmup_steps:
+        raise NormcoreError(
+            f"spam_clipping: reset_every={reset_every} is not above warmup_steps={warmup_steps}, so that nothing would "
+            "ever be cut; make it larger"
+        )
     step = state.get("step", 0) + 1
     known = recalled("spam_clipping", state, "v", gradients, lambda g: torch.zeros_like(widen(g)))
     active, fresh = step % reset_every >= warmup_steps and step >= warmup_steps, step % reset_every == 0
 
     def clip(gradient: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         v = torch.zeros_like(v) if fresh else v
-        limit = (threshold * v).sqrt()
-        y = torch.minimum(torch.maximum(gradient, -limit), limit) if active else gradient
-        moved = beta2 * v + (1 - beta2) * y.detach().square()
+        y = gradient
+        if active:
+            limit = (threshold * v).sqrt()
+            y = torch.minimum(torch.maximum(gradient, -limit), limit)
+        moved = torch.addcmul(beta2 * v, y.detach(), y.detach(), value=1 - beta2)
         return y, torch.where(moved.isfinite(), moved, v)
 
     limits = [(threshold * v).sqrt() if active else torch.full_like(v, torch.inf) for v in known[:1]]

@@ -27,8 +27,10 @@ def stable_spam_clipping(
 
     The running maximum (decay θ) is that of the largest absolute values, this step's included; the norm that a tensor
     is brought to is m / (sqrt(v) + ε), m and v being running averages of its norms (γ₁) and of their squares (γ₂):
-    about 1. All three are debiased. A tensor of zeros, or one that is not finite, is left alone and moves no norms. The
-    resets of Adam's moments that belong to the method are left to the optimizer.
+    about 1. All three are debiased by the number of steps, which is common to all gradients, as in the reference
+    library: the averages of one that first comes later begin too low, and its norm strays from 1 for a while. A tensor
+    of zeros, or one that is not finite, is left alone and moves no norms. The resets of Adam's moments that belong to
+    the method are left to the optimizer.
 
     Shapes: any list of tensors. Units: none after it. State: `step`, and `maximum`, `m`, `v`, a number for each
     gradient.
@@ -81,7 +83,7 @@ METHOD = Method(
     "for parameter in parameters:\n"
     "    norm = parameter.grad.norm()\n"
     "    parameter.grad.mul_(norm / (norm.square().sqrt() + {eps}) / norm)",
-    invariant_to=frozenset({"scale"}),
+    invariant_to=frozenset({"scale"}),  # in the first step: later ones are held against the memory
     builds_on=("spam_clipping", "normalized_gradient"),
     remembers={
         "step": "the number of steps",

@@ -22,7 +22,9 @@ def update_rms_clipping(
     v is Adam's second moment, which this method keeps for itself, debiased by a β₂ that grows from 0 (so that the
     first rms is 1), the current gradient included. StableAdamW divides its learning rate by that maximum, which is the
     same as dividing the gradient for an optimizer without momentum; with momentum, a spike is shortened here before it
-    enters. A value that is not finite does not enter v. Adafactor's clipping is `clip_by_block_rms` of its update.
+    enters. The step that β₂ grows with is common to all gradients, as in the reference library: one that first comes
+    later begins with a v of 0 in the β₂ of that step, and its first rms is above 1. A value that is not finite does not
+    enter v. Adafactor's clipping is `clip_by_block_rms` of its update.
 
     Shapes: any list of tensors. Units: those of the gradient. State: `step`, and `v` like each gradient.
     Source: Wortsman, Dettmers, Zettlemoyer and others 2023, arXiv:2304.13013, algorithm 2.
@@ -30,13 +32,14 @@ def update_rms_clipping(
     step = state.get("step", 0) + 1
     beta = beta2 * (1 - beta2 ** (step - 1)) / (1 - beta2**step) if beta2 < 1 else (step - 1) / step
     known = recalled("update_rms_clipping", state, "v", gradients, lambda g: torch.zeros_like(widen(g)))
-    wide = [widen(gradient) for gradient in gradients]
-    moments = [torch.lerp(g.square(), v.to(g), beta) for g, v in zip(wide, known, strict=True)]
-    ratios = [
-        (g.square() / v.clamp(min=eps**2)).mean() if g.numel() else g.sum() for g, v in zip(wide, moments, strict=True)
-    ]
-    kept = [torch.where(v.isfinite(), v, old.to(v)).detach() for v, old in zip(moments, known, strict=True)]
-    norms = norms_of(gradients)
+    norms, ratios, kept = norms_of(gradients), [], []
+    sound = norms.is_cpu and bool(norms.isfinite().all())  # a device is not waited for
+    for wide, old in zip(map(widen, gradients), known, strict=True):  # one after the other, in the same memory
+        square = wide.square()
+        v = torch.lerp(square, old.to(wide), beta)
+        divisor = v.clamp(min=max(eps**2, torch.finfo(v.dtype).tiny))
+        ratios.append((square / divisor).mean() if wide.numel() else wide.sum())
+        kept.append(v.detach() if sound else torch.where(v.isfinite(), v, old.to(v)).detach())
     squares = torch.stack([ratio.to(norms) for ratio in ratios]) if ratios else norms
     scales = 1 / (squares.sqrt() / clip_threshold).clamp(min=1.0)
     stats = {"update_square": list(squares.detach()), "scale": list(scales.detach())}

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from normcore.core import EMPTY, Method, Normed, Paper, Range, Region, multiply, norms_of, total
+from normcore.core import EMPTY, Method, NormcoreError, Normed, Paper, Range, Region, multiply, norms_of, total
 
 
 def z_clip(
@@ -27,7 +27,8 @@ def z_clip(
     A spike is a norm whose z = (norm - mean) / (deviation + 1e-6) is above z_threshold; its limit is
     ``mean + z_threshold² * deviation / z``, which is the lower the larger z is. Mean and variance are those of the
     norms of the warm-up, and then move by 1 - alpha toward the limited norm (the variance with the new mean). In the
-    warm-up max_norm alone counts. A norm that is not finite moves nothing.
+    warm-up, which ends when it has seen warmup_steps norms that are finite and not 0, max_norm alone counts. A norm
+    that is not finite moves nothing.
 
     Shapes: any list of tensors. Units: those of the gradient. State: `step`; `norms` in the warm-up, `mean` and `var`
     after it.
@@ -38,12 +39,14 @@ def z_clip(
     now, cap = norm.double(), math.inf if max_norm is None else max_norm
     limit, moved = torch.full_like(now, cap), {"step": step}
     if "mean" not in state:
-        seen = torch.where(now.isfinite(), now, torch.nan).detach().reshape(1)
+        seen = torch.where(now.isfinite() & (now > 0), now, torch.nan).detach().reshape(1)
         seen = torch.cat([state["norms"].to(seen), seen]) if "norms" in state else seen
         mean = seen.nanmean()
-        done = step >= warmup_steps
+        done = step >= warmup_steps and int(seen.isfinite().sum()) >= warmup_steps  # a device is waited for at the end
         moved |= {"mean": mean, "var": (seen - mean).square().nanmean()} if done else {"norms": seen}
     else:
+        if "var" not in state:
+            raise NormcoreError("z_clip: the state has a 'mean' and no 'var'; start with an empty one")
         mean, var = state["mean"].to(now), state["var"].to(now)
         z = (now - mean) / (var.sqrt() + 1e-6)
         spike = z > z_threshold
@@ -86,7 +89,7 @@ METHOD = Method(
     ),
     builds_on=("auto_clip",),
     keeps=frozenset({"direction"}),
-    limits={"norm": "max_norm"},
+    limits=lambda settings: {} if settings["max_norm"] is None else {"norm": "max_norm"},
     remembers={
         "step": "the number of steps",
         "norms": "the norms of the warm-up",

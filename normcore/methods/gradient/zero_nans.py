@@ -13,7 +13,8 @@ def zero_nans(gradients: list[Tensor], *, state: Mapping[str, Any] = EMPTY, infi
     """Replaces every element that is nan by 0, and with `infinite` every infinite one too.
 
     As in optax infinite elements are kept unless told otherwise, and one flag for each gradient tells whether anything
-    was found in the last step. It hides a fault: look at the flags, or skip the step as a whole.
+    was found in the last step (False for a parameter without a gradient). It hides a fault: look at the flags, or skip
+    the step as a whole.
 
     Shapes: any list of tensors. Units: those of the gradient. State: `found`, a flag for each gradient.
     Source: optax (DeepMind 2020), ``optax.zero_nans``.
