@@ -1,4 +1,7 @@
-"""Clipping by the global norm: the whole gradient is scaled down when it is longer than a threshold."""
+"""Clipping by the global norm: the whole gradient is scaled down when it is longer than a threshold.
+
+Longer than most: it says what PyTorch does with values that are not finite, and has the error that PyTorch offers.
+"""
 
 from typing import Annotated
 

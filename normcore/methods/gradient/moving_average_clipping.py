@@ -31,7 +31,7 @@ def moving_average_clipping(
     norm = total(norms)
     now = norm.detach().double()
     average = state.get("average", now.new_full((), torch.nan)).to(now)
-    limit = torch.where(average.isnan(), torch.inf, multiple * average).to(norm)
+    limit = torch.where(average.isnan(), now, multiple * average).to(norm)
     scale = torch.where(norm > limit, limit / norm, 1.0)
     counted = torch.fmin(now, max(multiple, 2.0) * average)
     moved = torch.where(now.isfinite() & (now > 0), moved_toward(average, counted, beta), average)

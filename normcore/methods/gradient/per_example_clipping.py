@@ -1,4 +1,7 @@
-"""Per-example clipping: each example's gradient is clipped before they are added up, so that none can dominate."""
+"""Per-example clipping: each example's gradient is clipped before they are added up, so that none can dominate.
+
+Longer than most: two kinds of clipping, noise, and what the clipper does with the examples afterwards.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
