@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,12 @@ SMALL: dict[str, Any] = {
     "steps": 3,
     "width": 4,
 }
+
+
+@pytest.fixture(autouse=True)
+def plain_main(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A spawned worker imports the main module again, and what other tests leave there may not be importable."""
+    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
 
 
 def threads(**options: Any) -> list[Piece]:
