@@ -11,5 +11,6 @@ print(f"torch {torch.__version__}, {system}")
 engine.report()
 clipping.report()
 race.report()
-pages.report()
 visitors.report()
+race.behind_the_page()  # what needs a browser comes last
+pages.report()

@@ -41,17 +41,10 @@ WATCH = """() => {
 
 
 def report() -> None:
-    """Print milliseconds and kilobytes for a change of one slider, or say what is missing to measure them."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if not chromium:
-        print("\nPages: no Chromium found, so nothing was measured (Debian: apt-get install chromium).")
-        return
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - only needed where there is a browser
-
+    """Print milliseconds and kilobytes for a change of one slider, measured in a browser."""
     print("\nFrom a key on a slider to the new picture (3-D drawn in software), and what the change sent\n")
     print("| page | ms | kB |\n|---|---|---|")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=OPTIONS)
+    with chromium() as browser:
         with serve(str(ROOT / "benchmarks" / "empty_page.py")) as address:
             print("| empty page | {:.0f} | {:.1f} |".format(*_empty(browser, address)))
         with serve(str(ROOT / "app.py")) as address:
@@ -59,6 +52,19 @@ def report() -> None:
                 print("| {} | {:.0f} | {:.1f} |".format(name, *_regions(browser, f"{address}/regions?{query}")))
             for name, (path, slider) in OTHERS.items():
                 print("| {} | {:.0f} | {:.1f} |".format(name, *_other(browser, f"{address}/{path}", slider)))
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A browser without a window; the benchmark ends with a sentence where there is none."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if not found:
+        raise SystemExit("No Chromium found, so no page is measured (Debian: apt-get install chromium).")
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - only needed where there is a browser
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=OPTIONS)
+        yield browser
         browser.close()
 
 

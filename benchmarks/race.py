@@ -1,6 +1,5 @@
 """The race engine beside the loop that everybody writes, and beside itself behind the page."""
 
-import shutil
 import time
 from typing import Any
 
@@ -8,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.pages import OPTIONS, ROOT, open_page, serve
+from benchmarks.pages import ROOT, chromium, open_page, serve
 from normcore.lab.nets import MODELS, Plan, build
 from normcore.lab.race import Race
 from normcore.lab.tasks import data
@@ -39,7 +38,6 @@ def report() -> None:
             ratio = _ratio(model, norm, told["task"], told["width"], told["seeds"])
             print(f"| {MODELS[model].name} | {told['seeds']} | {norm or 'none'} | {ratio:.1f} |", flush=True)
     torch.set_num_threads(threads)
-    _behind_the_page()
 
 
 def _ratio(model: str, norm: str | None, task: str, width: int, seeds: int) -> float:
@@ -77,26 +75,18 @@ def _plain(model: str, norm: str | None, task: str, width: int) -> Any:
             yield
 
 
-def _behind_the_page() -> None:
-    """A whole race of the page's, and the same race by the engine alone."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if not chromium:
-        print("\nNo Chromium found: the race in the browser was not measured.")
-        return
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - only needed where there is a browser
-
+def behind_the_page() -> None:
+    """Print how long a whole race takes in a browser, as a multiple of the same race by the engine alone."""
     race = Race(seeds=12, steps=800, evaluate_every=20)
     torch.set_num_threads(1)
     alone = time.perf_counter()
     for _ in race:
         pass
     alone = time.perf_counter() - alone
-    with sync_playwright() as playwright, serve(str(ROOT / "app.py")) as address:
-        browser = playwright.chromium.launch(executable_path=chromium, args=OPTIONS)
+    with chromium() as browser, serve(str(ROOT / "app.py")) as address:
         page = open_page(browser, f"{address}/race?seeds=12&steps=800")
         begun = time.perf_counter()
         page.locator(".st-key-go button").click()
         page.get_by_text("Finished").wait_for(timeout=300_000)
         shown = time.perf_counter() - begun
-        browser.close()
     print(f"\n3 contestants × 12 seeds × 800 steps in the browser: {shown / alone:.2f} × the engine alone.")

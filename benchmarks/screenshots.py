@@ -1,10 +1,6 @@
 """`make screenshots`: the README's pictures, taken from the running app."""
 
-import shutil
-
-from playwright.sync_api import sync_playwright
-
-from benchmarks.pages import OPTIONS, ROOT, open_page, serve
+from benchmarks.pages import ROOT, chromium, open_page, serve
 
 SHOTS = {
     "home-light": ("/", 1440, 900, "light"),
@@ -25,8 +21,7 @@ SHOTS = {
 if __name__ == "__main__":
     folder = ROOT / "docs" / "screenshots"
     folder.mkdir(parents=True, exist_ok=True)
-    with sync_playwright() as playwright, serve(str(ROOT / "app.py")) as address:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=OPTIONS)
+    with chromium() as browser, serve(str(ROOT / "app.py")) as address:
         for name, (path, width, height, scheme) in SHOTS.items():
             page = open_page(browser, address + path, viewport={"width": width, "height": height}, color_scheme=scheme)
             if path.startswith("/race"):
@@ -36,4 +31,3 @@ if __name__ == "__main__":
             page.screenshot(path=str(folder / f"{name}.png"))
             page.close()
             print(folder / f"{name}.png")
-        browser.close()

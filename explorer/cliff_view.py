@@ -43,9 +43,7 @@ def cliff() -> None:
         "A recurrent net of one unit, $x_t = w\\,\\sigma(x_{t-1}) + b$ from $x_0 = 0.5$, shall end near 0.7 after "
         "fifty steps: its loss is $(\\sigma(x_{50}) - 0.7)^2$. Over $w$ and $b$ that is a valley at the foot of a wall."
     )
-    with st.container(horizontal=True, gap="small"):
-        for name, values in PRESETS.items():
-            st.button(name, on_click=controls.put, kwargs=values, type="tertiary")
+    controls.presets(PRESETS)
     places = st.columns(4, gap="medium")
     with places[0]:
         w = controls.select("Start, w", W, "w", 5.0, "{:g}".format)

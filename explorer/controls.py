@@ -5,6 +5,7 @@ made impossible, falls back to something that works, with a sentence.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -194,6 +195,13 @@ def put(**values: Any) -> None:
         if key not in st.session_state:
             st.query_params[key] = value if isinstance(value, list) else str(value)
         st.session_state[key] = value
+
+
+def presets(named: Mapping[str, Mapping[str, Any]], plain: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """A row of buttons; each puts controls as it says, and those of `plain` that it does not speak of as they were."""
+    with st.container(horizontal=True, gap="small"):
+        for name, values in named.items():
+            st.button(name, on_click=put, kwargs={**plain, **values}, type="tertiary")
 
 
 def reach(param: Param, value: Any, sizes: Mapping[str, int]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import streamlit as st
 
 from explorer import controls
 from explorer.controls import SHARED
-from explorer.race_setup import HEAVIEST, MOST, NONE, RATES
+from explorer.race_setup import HEAVIEST, MOST, NONE, RATES, parameters
 from normcore import METHODS, NormcoreError
 from normcore.lab import vectors
 from normcore.lab.observatory import SCENES, refusal
@@ -132,19 +132,12 @@ def _contestant(key: str, common: str | None, own: dict[str, Any], threshold: fl
 def _weigh(text: str, steps: int, seeds: int, count: int) -> tuple[str, str]:
     """How much there is to compute, or why it cannot be."""
     try:
-        parameters = _parameters(text)
+        learned, _ = parameters(text)
     except NormcoreError as error:
         return "", f"{error}."
-    work = steps * seeds * sum(parameters)
+    work = steps * seeds * sum(learned)
     told = f"{count} {'variant' if count == 1 else 'variants'} × {seeds} {'seed' if seeds == 1 else 'seeds'} "
-    told += f"× {steps:,} steps × {max(parameters):,} parameters"
+    told += f"× {steps:,} steps × {max(learned):,} parameters"
     if work > HEAVIEST:
         return "", f"{told} is {work / HEAVIEST:.1f} times as much as fits; fewer steps or seeds would do."
     return f"{told}; all start from the same weights and see the same batches.", ""
-
-
-@st.cache_data(max_entries=256, show_spinner=False)
-def _parameters(text: str) -> tuple[int, ...]:
-    """How many numbers each variant learns; refuses what cannot be raced."""
-    options = json.loads(text)
-    return Race(**options | {"seeds": options["seeds"][:1], "steps": 1}).results().parameters

@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from explorer.runner import State
-from explorer.table import as_csv, table
+from explorer.table import as_csv, download, table
 from normcore.lab import curves as drawn
 from normcore.lab.results import Results
 
@@ -45,12 +45,15 @@ def numbers(
         "losses": "seeds higher",
         "pairs": "pairs",
         "p": "p (Holm)",
+        "early": "mean loss of the first tenth",
         "fluctuation": "late fluctuation",
         "steps_to_target": "steps to the baseline's final loss",
         "diverged": "seeds diverged",
         "seeds": "seeds counted",
         "seconds_per_step": "seconds a step",
         "parameters": "parameters",
+        "norm_parameters": "of them the norm's",
+        "statistics": "statistics of a batch",
     }
     if not results.classes:
         del names["held_accuracy"]
@@ -59,26 +62,8 @@ def numbers(
     st.caption("The curves, exactly as drawn:")
     table(drawn.columns(found, "training loss", how.across), key="points", file="race-curves", height=240)
     with st.container(horizontal=True):
-        st.download_button(
-            "Every loss as CSV",
-            lambda: as_csv(results.columns()),
-            file_name="race-every-loss.csv",
-            mime="text/csv",
-            on_click="ignore",
-            key="raw_download",
-            type="tertiary",
-            icon=":material/download:",
-        )
-        st.download_button(
-            "What makes this race again, as JSON",
-            lambda: results.as_json(baseline),
-            file_name="race.json",
-            mime="application/json",
-            on_click="ignore",
-            key="manifest_download",
-            type="tertiary",
-            icon=":material/download:",
-        )
+        download("Every loss as CSV", lambda: as_csv(results.columns()), "race-every-loss.csv", "raw")
+        download("What makes this race again, as JSON", lambda: results.as_json(baseline), "race.json", "manifest")
     if kept:
         st.caption("Where this race and the kept ones differ:")
         table(_differing([("this race", results), *kept]), key="kept", file="race-settings")

@@ -10,13 +10,15 @@ import streamlit as st
 
 from explorer import controls
 from explorer.race_data import OWN, Own, own
-from explorer.race_words import differ, fair
+from explorer.race_words import differ, fair, spoken
 from explorer.runner import WALL
 from normcore import METHODS, NormcoreError
 from normcore.core import Divides
+from normcore.lab import teams
 from normcore.lab.load import Load, load
-from normcore.lab.nets import ACTIVATIONS, MODELS, fitting
+from normcore.lab.nets import ACTIVATIONS, MODELS, PLACEMENTS, fitting
 from normcore.lab.race import Race
+from normcore.lab.starts import STARTS
 from normcore.lab.strips import Strip
 from normcore.lab.tasks import TASKS
 from normcore.lab.teams import OPTIMIZERS, SCHEDULES
@@ -43,8 +45,12 @@ VARIED: Mapping[str, tuple[str, tuple[Any, ...], tuple[str, ...]]] = {
     "activations": ("activation", tuple(ACTIVATIONS), ("relu", "tanh")),
     "depths": ("depth", tuple(range(1, 9)), ("1", "4")),
     "clipping": ("clip", CLIPS, (NONE, "clip_by_global_norm")),
+    "first weights": ("init", tuple(STARTS), ("pytorch", "he")),
+    "places of the norms": ("placement", PLACEMENTS, PLACEMENTS),
 }
 """In what else contestants may differ: the engine's word, the values, and those to begin with."""
+PLACED = "transformer"
+"""The model whose norms have a place to choose."""
 STRIPS: Mapping[str, tuple[str, tuple[Any, ...]]] = {
     "strip of learning rates": ("learning_rate", (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 10.0)),
     "strip of batch sizes": ("batch_size", (2, 4, 8, 16, 32, 64, 128, 256, 512)),
@@ -55,6 +61,8 @@ KNOBS = {
     "optimizer": "Optimizer",
     "schedule": "Schedule of the learning rate",
     "clip": "Clipping",
+    "init": "First weights",
+    "placement": "Norms stand before or after",
 }
 """What is picked from one of the engine's lists, and how it is called here."""
 
@@ -93,7 +101,8 @@ def setup() -> Setup:
     fit = [NONE, *fitting(model)]
     default = [key for key in FIRST if key in fit]
     keys = controls.several("Contestants", fit, "racer", default if len(default) > 1 else [NONE, "layer_norm"], MOST)
-    vary = controls.pick("They differ in", [NOTHING, *VARIED, *STRIPS], "vary", NOTHING)
+    ways = [way for way, (name, _, _) in VARIED.items() if name != "placement" or model == PLACED]
+    vary = controls.pick("They differ in", [NOTHING, *ways, *STRIPS], "vary", NOTHING)
     name, values, usual = VARIED.get(vary, ("", (), ()))
     knob, along = STRIPS.get(vary, ("", ()))
     chosen: list[Any] = []
@@ -161,15 +170,13 @@ def _net_and_optimizer(model: str, varied: str, options: dict[str, Any]) -> int:
         options["width"] = controls.select("Width", widths, "width", {"mlp": 50, "transformer": 32}.get(model, 16))
         if varied != "depth":
             options["depth"] = controls.select("Depth", range(1, 9), "depth", 1)
-        lists = {"activation": [*ACTIVATIONS], "optimizer": [*OPTIMIZERS], "schedule": [*SCHEDULES], "clip": [*CLIPS]}
-        for one, default_one in (
-            ("activation", "relu"),
-            ("optimizer", "adam"),
-            ("schedule", "constant"),
-            ("clip", NONE),
-        ):
+        usual = teams.Setup()
+        lists = {"activation": [*ACTIVATIONS], "init": [*STARTS], "optimizer": [*OPTIMIZERS]}
+        lists |= {"schedule": [*SCHEDULES], "clip": [*CLIPS]}
+        lists |= {"placement": [*PLACEMENTS]} if model == PLACED else {}
+        for one, values in lists.items():
             if varied != one:
-                options[one] = controls.pick(KNOBS[one], lists[one], one, default_one)
+                options[one] = controls.pick(KNOBS[one], values, one, getattr(usual, one) or NONE)
         decays = (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 0.1)
         options["weight_decay"] = controls.select("Weight decay", decays, "decay", 0.0, controls.words)
         return int(controls.select("First seed", range(0, 1000), "seed", 0))
@@ -201,7 +208,7 @@ def _contestants(
         if overrides.get("clip"):
             overrides["clip_settings"] = settings[value]
         label = METHODS[key].name if key != NONE else "no norm"
-        said = f"{label}, {name.replace('_', ' ')} {controls.words(value)}" if values else label
+        said = f"{label}, {spoken(name)} {controls.words(value)}" if values else label
         found.append(
             {
                 "norm": None if key == NONE else key,
@@ -218,13 +225,13 @@ def _contestants(
 def _weigh(text: str, mine: Own | None, steps: int, seeds: int, count: int) -> tuple[str, str]:
     """How much there is to compute, or why it cannot be."""
     try:
-        parameters, step = _parameters(text, mine)
+        learned, step = parameters(text, mine)
     except NormcoreError as error:
         return "", f"{error}."
-    work = steps * seeds * sum(parameters)
+    work = steps * seeds * sum(learned)
     size = f"{count} {'contestant' if count == 1 else 'contestants'} × {seeds} {'seed' if seeds == 1 else 'seeds'}"
-    most = max(parameters)
-    told = f"{size} × {steps:,} steps × {'up to ' if len(set(parameters)) > 1 else ''}{most:,} parameters"
+    most = max(learned)
+    told = f"{size} × {steps:,} steps × {'up to ' if len(set(learned)) > 1 else ''}{most:,} parameters"
     if work > HEAVIEST:
         over = f"{told} is {work / HEAVIEST:.1f} times as much as fits"
         return "", f"{over}; fewer steps, seeds or a narrower net would do."
@@ -239,7 +246,7 @@ def _weigh(text: str, mine: Own | None, steps: int, seeds: int, count: int) -> t
 
 
 @st.cache_data(max_entries=512, show_spinner=False)
-def _parameters(text: str, _mine: Own | None) -> tuple[tuple[int, ...], Load]:
+def parameters(text: str, _mine: Own | None = None) -> tuple[tuple[int, ...], Load]:
     """How many numbers each contestant learns, and what a step takes; refuses what cannot be raced."""
     options = _with(json.loads(text), _mine)
     race = Race(**options | {"seeds": options["seeds"][:1], "steps": 1})

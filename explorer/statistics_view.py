@@ -11,7 +11,7 @@ import streamlit as st
 
 from explorer import controls
 from explorer.plot import plot
-from explorer.table import as_csv, table
+from explorer.table import as_csv, download, table
 from normcore import METHODS
 from normcore.core import AXIS_WORDS, LETTERS
 from normcore.figures import distributions, theme
@@ -203,16 +203,7 @@ def as_table(scene: Scene) -> None:
                 values += [] if alone else getattr(whole, field.name).tolist()
                 columns[NAMES[field.name]] += [value if np.isfinite(value) else None for value in values]
     table(columns, key="statistics", file="statistics")
-    st.download_button(
-        "Download the values as CSV",
-        partial(as_csv, _values(scene)),
-        file_name="values.csv",
-        mime="text/csv",
-        on_click="ignore",
-        key="values_download",
-        type="tertiary",
-        icon=":material/download:",
-    )
+    download("Download the values as CSV", partial(as_csv, _values(scene)), "values.csv", "values")
     st.caption(
         f"Dead: at most 0, so that ReLU passes nothing. Saturated: the slope of {scene.activation} is at most a tenth "
         "of its steepest."

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,11 +21,16 @@ def table(columns: Columns, *, key: str, file: str, height: int | None = None) -
         if any(isinstance(value, float) for value in values)
     }
     st.dataframe(shown, hide_index=True, column_config=formats, height=height or "auto", key=f"{key}_table")
+    download("Download as CSV", partial(as_csv, shown), f"{file}.csv", key)
+
+
+def download(label: str, make: Callable[[], str], file: str, key: str) -> None:
+    """A button that hands over a file; it is made only when it is asked for, and the page stays as it is."""
     st.download_button(
-        "Download as CSV",
-        partial(as_csv, shown),
-        file_name=f"{file}.csv",
-        mime="text/csv",
+        label,
+        make,
+        file_name=file,
+        mime="application/json" if file.endswith(".json") else "text/csv",
         on_click="ignore",
         key=f"{key}_download",
         type="tertiary",

@@ -37,9 +37,7 @@ RAW = theme.REGION_COLORS[6]
 def two_numbers() -> None:
     """One gradient as an arrow, the answers beside it, and where every other gradient would go."""
     here = setup(alone=True)
-    with st.container(horizontal=True, gap="small"):
-        for name, values in PRESETS.items():
-            st.button(name, on_click=controls.put, kwargs=values, type="tertiary")
+    controls.presets(PRESETS)
     places = st.columns(4, gap="medium")
     with places[0]:
         first = controls.select("First number", NUMBERS, "first", 10.0, "{:g}".format)

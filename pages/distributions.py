@@ -27,9 +27,7 @@ st.markdown(
     "Most methods **measure a mean and a deviation in each region and take both out**: what made regions differ is "
     "gone, what differs within a region stays. Choose numbers, and see them before and after."
 )
-with st.container(horizontal=True, gap="small"):
-    for name, values in PRESETS.items():
-        st.button(name, on_click=controls.put, kwargs=values, type="tertiary")
+controls.presets(PRESETS)
 
 with st.sidebar:
     given, short = source.choose()

@@ -28,9 +28,7 @@ st.markdown(
     "Two norms are the same **when the same elements share a statistic and the same is done with it**; two layers, "
     "only when they also learn parameters of the same shape. Move the sliders, and watch edges snap to “equal”."
 )
-with st.container(horizontal=True, gap="small"):
-    for name, values in PRESETS.items():
-        st.button(name, on_click=controls.put, kwargs=PLAIN | values, type="tertiary")
+controls.presets(PRESETS, PLAIN)
 with st.sidebar:
     here = setup()
 told = st.container()

@@ -31,9 +31,7 @@ st.markdown(
     "function: 0.7 a layer leaves a thousandth of it after twenty layers, 1.4 makes it eight hundred times as large. "
     "Flip the switches on the left, and look where it goes."
 )
-with st.container(horizontal=True, gap="small"):
-    for name, values in PRESETS.items():
-        st.button(name, on_click=controls.put, kwargs=PLAIN | values, type="tertiary")
+controls.presets(PRESETS, PLAIN)
 with st.sidebar:
     chosen = setup()
 told = st.container()

@@ -26,9 +26,7 @@ st.markdown(
     "A normalization method computes statistics, and **touching elements of one color share them**. "
     "Choose a tensor, and turn it; click an element to see whom it depends on."
 )
-with st.container(horizontal=True, gap="small"):
-    for name, values in PRESETS.items():
-        st.button(name, on_click=controls.put, kwargs=values, type="tertiary")
+controls.presets(PRESETS)
 
 with st.sidebar:
     layouts = {layout: family for family in ("activation", "weight") for layout in LAYOUTS[family]}

@@ -214,6 +214,17 @@ def replace(
     return given, kept
 
 
+def multiply_decayed(
+    gradients: list[Tensor], weights: list[Tensor], weight_decay: float, factors: Tensor
+) -> list[Tensor]:
+    """Each gradient plus its decayed weights, times its own factor."""
+
+    def decayed(gradient: Tensor, weight: Tensor, factor: Tensor) -> Tensor:
+        return (gradient + weight_decay * weight.to(gradient)) * factor.to(gradient)
+
+    return replace(gradients, decayed, weights, list(factors), once=True)[0]
+
+
 def copied(tensor: Tensor, room: Tensor | None) -> Tensor:
     """A copy of a tensor, in the room that there is, if it fits."""
     if room is None or (room.shape, room.dtype, room.device, room.stride()) != (

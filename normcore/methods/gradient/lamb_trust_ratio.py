@@ -17,9 +17,9 @@ from normcore.core import (
     Region,
     Slot,
     multiply,
+    multiply_decayed,
     norms_of,
     parameters_or_zeros,
-    replace,
     widen,
 )
 
@@ -55,11 +55,7 @@ def lamb_trust_ratio(
     given = {name: list(values.detach()) for name, values in stats.items()}
     if not weight_decay:
         return Normed(multiply(gradients, scales, norms), given)
-
-    def decayed(gradient: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-        return (gradient + weight_decay * weight.to(gradient)) * scale.to(gradient)
-
-    y, _ = replace(gradients, decayed, weights, list(scales), once=True)
+    y = multiply_decayed(gradients, weights, weight_decay, scales)
     return Normed(y, given | {"parameter": [weight.clone() for weight in weights]})
 
 
