@@ -27,12 +27,16 @@ def show(results: StripResults | None, state: State) -> None:
         if np.isfinite(row).any()
     ]
     said = f"Best by {knob}: {'; '.join(best)}." if best else "All diverged."
-    plot(
-        strip(mean, lost, len(results.seeds), results.done, results.labels, names, knob),
-        key="strip",
-        alt=f"Final training loss by method and {knob}, {results.done} of {len(names)} done. {said}",
-        height=130 + 56 * len(results.labels),
-    )
+    picture, beside = st.columns([8, 5], gap="medium")
+    with beside:
+        _costs(results)
+    with picture:
+        plot(
+            strip(mean, lost, len(results.seeds), results.done, results.labels, names, knob),
+            key="strip",
+            alt=f"Final training loss by method and {knob}, {results.done} of {len(names)} done. {said}",
+            height=130 + 56 * len(results.labels),
+        )
     st.markdown(f"**{said}**")
     st.caption(
         f"Mean training loss of the last tenth of the steps, over those of the {len(results.seeds)} seeds that did not "
@@ -40,6 +44,30 @@ def show(results: StripResults | None, state: State) -> None:
     )
     if not state.going:
         table(results.columns(), key="strip", file=f"race-{results.knob.replace('_', '-')}-strip", height=240)
+
+
+def _costs(results: StripResults) -> None:
+    """What each method costs: time, numbers to learn, statistics; from the least to the most over the strip."""
+    every = range(len(results.labels))
+    st.markdown("**What it costs**")
+    st.dataframe(
+        {
+            "": results.labels,
+            "ms a step": [_spread((1e3 * results.seconds[i, : results.done]).tolist()) for i in every],
+            "learned by the norm": [_spread([row[i].parameters for row in results.costs]) for i in every],
+            "statistics of a batch": [_spread([row[i].statistics for row in results.costs]) for i in every],
+        },
+        hide_index=True,
+        key="strip_costs",
+    )
+    count = len(results.seeds)
+    st.caption(f"A step of {'the one seed' if count == 1 else f'all {count} seeds together'}, on one thread.")
+
+
+def _spread(values: Sequence[float]) -> str:
+    """The least and the greatest, or the one that all are."""
+    ends = list(dict.fromkeys(f"{v:,}" if isinstance(v, int) else f"{v:.3g}" for v in (min(values), max(values))))
+    return " to ".join(ends)
 
 
 def _best(means: np.ndarray, lost: np.ndarray, names: Sequence[str], seeds: int) -> str:

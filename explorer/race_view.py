@@ -10,7 +10,7 @@ from explorer.plot import plot
 from explorer.race_setup import Setup
 from explorer.runner import Desk, State
 from normcore.figures.race import standings
-from normcore.lab.results import Results
+from normcore.lab.results import Results, course, sentences
 from normcore.lab.strips import StripResults
 
 TICK = 0.2
@@ -57,6 +57,8 @@ def _look(setup: Setup, ticking: bool) -> None:
 def _race(look: race_tabs.Look, how: race_tabs.Drawing) -> None:
     """A race of its own: the tabs, and who stands where beside them."""
     left, right = st.columns([7, 4], gap="large")
+    if st.session_state.get("against") not in look.labels:  # other contestants; the box itself shows the new one
+        st.session_state.pop("against", None)
     with right:
         baseline = look.labels.index(controls.pick("Compared with", look.labels, "against", look.labels[0]))
         standing(look.results, race_tabs.colors(look.keys), baseline, look.state)
@@ -98,8 +100,10 @@ def standing(results: Results | None, colors: Sequence[str], baseline: int, stat
         height=90 + 38 * len(rows),
     )
     st.markdown("**So far**" if state.phase != "finished" else "**The verdict**")
-    for sentence in results.verdict(baseline):
+    for sentence in sentences(rows, baseline):
         st.markdown(f"- {sentence}")
+    if way := course(rows):
+        st.markdown(f"- {way}")
     for row in rows:
         if row.diverged:
             st.markdown(f"- {row.label} diverged on {row.diverged} of {len(results.seeds)} seeds.")

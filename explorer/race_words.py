@@ -11,16 +11,25 @@ SAME = 0.001
 UNLIKE = ("model", "depth", "width")
 """Where nets differ in one of these, they cannot have the same weights."""
 
+SPOKEN = {"init": "first weights", "placement": "place of the norms"}
+"""What the engine calls otherwise than people do."""
+
+
+def spoken(knob: str) -> str:
+    """What contestants may differ in, in words."""
+    return SPOKEN.get(knob, knob.replace("_", " "))
+
 
 def fair(contestants: Sequence[Mapping[str, Any]]) -> str:
     """What all contestants start from and see."""
     varied = {name for one in contestants for name in one.get("overrides", {})}
     unlike = " and ".join(name for name in UNLIKE if name in varied)
-    weights = (
-        f"start from weights of their own, for their nets differ in {unlike},"
-        if unlike
-        else ("start from the same weights")
-    )
+    if unlike:
+        weights = f"start from weights of their own, for their nets differ in {unlike},"
+    elif "init" in varied:
+        weights = "start from weights drawn in different ways with the same seeds"
+    else:
+        weights = "start from the same weights"
     if "batch_size" in varied:
         return f"{weights} and see the same examples in the same order, in batches of different sizes"
     return f"{weights} and see the same batches in the same order"
@@ -30,7 +39,7 @@ def differ(contestants: Sequence[Mapping[str, Any]]) -> str:
     """In what contestants differ."""
     norms = {(one["norm"], str(one["settings"])) for one in contestants}
     varied = dict.fromkeys(name for one in contestants for name in one["overrides"] if name != "clip_settings")
-    words = ["the norm"] * (len(norms) > 1) + [f"the {name.replace('_', ' ')}" for name in varied]
+    words = ["the norm"] * (len(norms) > 1) + [f"the {spoken(name)}" for name in varied]
     return " and ".join(words) or "nothing"
 
 

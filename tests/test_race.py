@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from torch import nn
 from normcore import NormcoreError
 from normcore.lab import race as lab
 from normcore.lab import tasks
+from normcore.lab.cost import cost
 from normcore.lab.load import load
 from normcore.lab.nets import MODELS, Plan, build, fitting
 from normcore.lab.race import Contestant, Race
-from normcore.lab.results import Held, Results, _holm
+from normcore.lab.results import Held, Results, _holm, course
 from normcore.lab.tasks import TASKS, data, table
 from normcore.lab.teams import SCHEDULES
 
@@ -89,6 +91,48 @@ def test_a_race_is_a_plain_loop_for_every_seed(model: str, normed: bool) -> None
             np.testing.assert_allclose(losses[0, i], expected, rtol=2e-4)
 
 
+def test_the_classic_comparison_is_that_of_a_plain_loop() -> None:
+    """Threshold of a sum, 12 seeds, 50 epochs: BatchNorm is ahead early and restless late, GroupNorm ends lowest."""
+    norms = {"batch_norm": nn.BatchNorm1d, "layer_norm": nn.LayerNorm, "group_norm": partial(nn.GroupNorm, 5)}
+    seeds, steps, size = 12, 800, 64
+    race = Race(contestants=["batch_norm", "layer_norm", ("group_norm", {"num_groups": 5})], seeds=seeds, steps=steps)
+    list(race)
+    ours = race.results()
+    examples, epochs = data("threshold_sum"), steps // 16
+    loss = np.empty((3, seeds, steps))
+    for i, norm in enumerate(norms.values()):
+        for seed in range(seeds):
+            torch.manual_seed(100 * i + seed)
+            net = nn.Sequential(nn.Linear(10, 50), norm(50), nn.ReLU(), nn.Linear(50, 2))
+            adam = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
+            order = torch.cat([torch.randperm(1000) for _ in range(epochs)])
+            batches = [part for epoch in order.split(1000) for part in epoch.split(size)]
+            for step, batch in enumerate(batches):
+                adam.zero_grad()
+                found = nn.functional.cross_entropy(net(examples.x[batch]), examples.y[batch])
+                found.backward()
+                adam.step()
+                loss[i, seed, step] = found.item()
+    theirs = Results(tuple(norms), ours.seeds, loss, (), (), (), np.zeros(3), (0,) * 3, 1e6)
+    for one, other in zip(ours.summary(), theirs.summary(), strict=True):
+        assert abs(one.final - other.final) < np.hypot(one.interval, other.interval)
+    for results in (ours, theirs):
+        batch, layer, group = results.summary(baseline=1)
+        assert (results.loss[0, :, :80].mean(1) < results.loss[1:, :, :80].mean(2)).all()  # the first five epochs
+        assert batch.fluctuation > 2 * max(layer.fluctuation, group.fluctuation)
+        assert batch.wins == 0 and batch.p < 0.001
+        assert group.difference < 0 and group.p < 0.05
+
+
+def test_a_larger_batch_calms_batch_norm() -> None:
+    sizes = [Contestant("batch_norm", overrides={"batch_size": size}, name=str(size)) for size in (64, 512)]
+    race = Race(contestants=sizes, seeds=12, steps=400)
+    list(race)
+    small, large = race.results().summary()
+    assert small.fluctuation > 2 * large.fluctuation
+    assert course([small, large]).endswith(f"that of 512 least, by {large.fluctuation:.2g}.")
+
+
 @pytest.mark.parametrize(("model", "cell"), [("rnn", nn.RNNCell), ("lstm", nn.LSTMCell), ("gru", nn.GRUCell)])
 def test_a_recurrent_net_without_norms_is_the_one_of_torch(model: str, cell: type[nn.Module]) -> None:
     examples = data("adding")
@@ -100,6 +144,48 @@ def test_a_recurrent_net_without_norms_is_the_one_of_torch(model: str, cell: typ
         state = theirs(step, state)
     last = state[0] if isinstance(state, tuple) else state
     torch.testing.assert_close(net.get_submodule("answer")(last), net(examples.x[:4]))
+
+
+@pytest.mark.parametrize("model", SMALL)
+def test_first_weights_are_drawn_as_asked_and_have_no_biases_then(model: str) -> None:
+    examples, width = data(SMALL[model]["task"]), 16
+    net = build(examples, Plan(model, width=width, depth=2, init="orthogonal"), 0)
+    again, other = (build(examples, Plan(model, width=width, depth=2, init="orthogonal"), s) for s in (0, 1))
+    drawn = [(name, p.detach()) for name, p in net.named_parameters() if name != "place"]
+    for name, parameter in drawn:
+        if parameter.ndim == 1:
+            assert not parameter.any()
+            continue
+        inside = "hidden" in name and model in ("rnn", "irnn", "lstm", "gru")
+        gates = parameter.split(width) if inside else (parameter,)
+        for gate in gates:
+            values = torch.linalg.svdvals(gate.flatten(1))
+            torch.testing.assert_close(values, torch.ones_like(values))
+        assert torch.equal(parameter, again.get_parameter(name))
+        assert torch.equal(parameter, other.get_parameter(name)) == (model == "irnn" and "weight_hh" in name)
+
+
+def test_a_norm_starts_from_the_same_drawn_weights() -> None:
+    plans = [Plan("mlp", norm, width=12, depth=2, init="he") for norm in (None, "batch_norm", "weight_norm")]
+    nets = [build(data("threshold_sum"), plan, 3) for plan in plans]
+    for layers in zip(*(net.get_submodule("hidden").children() for net in nets), strict=True):
+        for one in layers[1:]:
+            torch.testing.assert_close(one.weight, layers[0].weight)
+    assert float(nets[0].get_parameter("hidden.1.weight").detach().std()) == pytest.approx((2 / 12) ** 0.5, rel=0.15)
+
+
+def test_costs_are_those_that_can_be_counted_by_hand() -> None:
+    found = {
+        norm: cost(data("threshold_sum"), Plan("mlp", norm, settings, width=20, depth=2), 16)
+        for norm, settings in [(None, {}), ("batch_norm", {}), ("layer_norm", {}), ("group_norm", {"num_groups": 4})]
+    }
+    assert [one.parameters for one in found.values()] == [0, 80, 80, 80]
+    assert [one.statistics for one in found.values()] == [0, 2 * 20, 2 * 16, 2 * 16 * 4]
+    weights = cost(data("threshold_sum"), Plan("mlp", "weight_norm", width=20, depth=2), 16)
+    assert (weights.parameters, weights.statistics) == (40, 40)
+    cells = cost(data("adding"), Plan("rnn", "layer_norm", width=8), 4)
+    steps = data("adding").x.shape[1]
+    assert cells.statistics % (4 * steps) == 0 and cells.statistics > 0
 
 
 def test_twins_are_exactly_equal_and_nobody_feels_a_newcomer() -> None:
@@ -258,6 +344,12 @@ def test_the_summary_is_what_its_words_say() -> None:
     assert rows[1].p == pytest.approx(min(1, 2 * min(raw)))
     assert results.verdict()[0].startswith("b ends lower than a on 6 of 6 seeds (−0.3")
     assert "too little to tell them apart" in results.verdict()[1]
+    early = loss[:, :, :4].mean((1, 2))
+    assert [row.early for row in rows] == pytest.approx(early)
+    assert course(rows).startswith(f"Over the first tenth of the steps b is lowest (mean loss {early[1]:.3g}; then ")
+    rough = max(rows, key=lambda row: row.fluctuation)
+    assert f"the loss of {rough.label} fluctuates most" in course(rows)
+    assert not course(rows[:1])
 
 
 def test_the_verdict_on_equal_contestants_is_that_they_are_equal() -> None:
@@ -416,6 +508,8 @@ def test_schedules_start_and_end_where_they_should() -> None:
         ({"learning_rate": float("nan")}, "learning_rate=nan"),
         ({"optimizer": "nothing"}, "no optimizer is called"),
         ({"clip": "batch_norm"}, "no clipping method is called 'batch_norm'"),
+        ({"init": "nothing"}, "no init is called 'nothing'"),
+        ({"placement": "between"}, "no placement is called 'between'"),
         ({"colour": 1}, "nothing here is called 'colour'"),
     ],
 )

@@ -187,6 +187,9 @@ def test_a_strip_is_a_race_for_each_value_and_marks_what_diverged() -> None:
     assert found.lost[0, 1].all() and np.isnan(found.final[0, 1]).all()
     columns = found.columns()
     assert columns["learning rate"][:4] == [0.01] * 4 and len(columns["seed"]) == 12
+    assert (found.seconds > 0).all() and len(found.costs) == 3
+    assert columns["parameters of the norm"][:4] == [0, 0, 6 * 8, 6 * 8]
+    assert columns["statistics of a batch"][:4] == [0, 0, 3 * 8, 3 * 8]
     mean, lost = np.nanmean(np.where(found.lost, np.inf, found.final), -1), found.lost.sum(-1)
     figure = strip(mean, lost, 2, 2, found.labels, ["0.01", "1e30", "0.1"], "learning rate")
     crosses = [a for a in figure.layout.annotations if "✕ 2" in a.text]

@@ -1,6 +1,6 @@
 """Deep nets in which the gradient of every layer can be read: stacks of layers, and cells unrolled in time."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -14,20 +14,11 @@ from normcore.core import NormcoreError
 from normcore.lab import tasks
 from normcore.lab.flow_tasks import adding
 from normcore.lab.nets import ACTIVATIONS, CELLS, Plan, Recurrent
+from normcore.lab.starts import STARTS
 from normcore.layer import layer, reparametrize
 from normcore.registry import METHODS
 
 KINDS: Mapping[str, str] = {"mlp": "MLP", "rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
-STARTS: Mapping[str, Callable[[Tensor, torch.Generator], Tensor]] = {
-    "xavier": lambda w, g: nn.init.normal_(w, 0.0, (2 / (w.shape[0] + w.shape[1])) ** 0.5, generator=g),
-    "he": lambda w, g: nn.init.normal_(w, 0.0, (2 / w.shape[1]) ** 0.5, generator=g),
-    "lecun": lambda w, g: nn.init.normal_(w, 0.0, w.shape[1] ** -0.5, generator=g),
-    "orthogonal": lambda w, g: nn.init.orthogonal_(w, generator=g),
-    "pytorch": lambda w, g: nn.init.uniform_(w, -(w.shape[1] ** -0.5), w.shape[1] ** -0.5, generator=g),
-    "small": lambda w, g: nn.init.normal_(w, 0.0, 0.1 * w.shape[1] ** -0.5, generator=g),
-    "large": lambda w, g: nn.init.normal_(w, 0.0, 3 * w.shape[1] ** -0.5, generator=g),
-}
-"""First weights (o i), all with mean 0: variance 2 / (i + o), 2 / i, 1 / i, orthonormal, 1 / 3i, 0.01 / i, 9 / i."""
 MOST = {"depth": 200, "width": 256, "batch": 1024}
 GATES = {"lstm": 4, "gru": 3}
 NUMBERS = 4_000_000

@@ -1,6 +1,6 @@
 """Small nets whose norm, activation and weights can be chosen, and first weights that only depend on a seed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from normcore.cells import LayerNormGRUCell, LayerNormLSTMCell, LayerNormRNNCell, RecurrentBatchNormLSTMCell
 from normcore.core import NormcoreError
+from normcore.lab.starts import STARTS
 from normcore.lab.tasks import Data
 from normcore.layer import layer, reparametrize
 from normcore.registry import METHODS
@@ -23,6 +24,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "silu": nn.SiLU,
     "linear": nn.Identity,
 }
+PLACEMENTS = ("pre", "post")
 # Without its norms each cell is the one of torch.nn, whose own kernels do not stack.
 CELLS: dict[tuple[str, str | None], type[nn.Module]] = {
     ("rnn", None): LayerNormRNNCell,
@@ -41,7 +43,9 @@ CELLS: dict[tuple[str, str | None], type[nn.Module]] = {
 class Plan:
     """How a net is built: everything that contestants may differ in, and how large it is.
 
-    `norm` is the key of a method, for activations or for weights, or None; `settings` are its own.
+    `norm` is the key of a method, for activations or for weights, or None; `settings` are its own. `placement` says
+    where a transformer's norms stand, "pre" or "post". `init` is how first weights are drawn, one of `starts.STARTS`;
+    but for "pytorch", which is what torch.nn does, biases start at 0.
     """
 
     model: str
@@ -51,6 +55,7 @@ class Plan:
     depth: int = 1
     width: int = 50
     placement: str = "pre"
+    init: str = "pytorch"
 
     def normalize(self, channels: int, layout: str) -> nn.Module:
         """The norm for a place in the net; nothing where weights are normalized, or nothing is."""
@@ -260,7 +265,7 @@ def build(data: Data, plan: Plan, seed: int) -> nn.Module:
     """
     check(data, plan)
     net = MODELS[plan.model].net(data, plan)
-    start(net, torch.Generator().manual_seed(seed))
+    start(net, torch.Generator().manual_seed(seed), plan.init)
     if isinstance(net, IdentityRecurrent):
         net.begin()
     if plan.norm is not None and METHODS[plan.norm].family == "weight":
@@ -291,7 +296,12 @@ def apart(data: Data, plan: Plan, seed: int) -> float:
 
 def check(data: Data, plan: Plan) -> None:
     """Refuses a plan that cannot be built, in a sentence."""
-    choices = (("model", plan.model, MODELS), ("activation", plan.activation, ACTIVATIONS))
+    choices: tuple[tuple[str, str, Collection[str]], ...] = (
+        ("model", plan.model, MODELS),
+        ("activation", plan.activation, ACTIVATIONS),
+        ("placement", plan.placement, PLACEMENTS),
+        ("init", plan.init, STARTS),
+    )
     for what, value, known in choices:
         if value not in known:
             raise NormcoreError(f"race: no {what} is called {value!r}; there are {', '.join(known)}")
@@ -305,8 +315,8 @@ def check(data: Data, plan: Plan) -> None:
         )
 
 
-def start(net: nn.Module, generator: torch.Generator) -> None:
-    """First weights as torch.nn draws them, uniform up to 1 / √fan-in (in cells 1 / √hidden), from a seed."""
+def start(net: nn.Module, generator: torch.Generator, init: str = "pytorch") -> None:
+    """First weights as torch.nn draws them, uniform up to 1 / √fan-in (in cells 1 / √hidden), or in another way."""
     with torch.no_grad():
         for module in net.modules():
             if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
@@ -316,7 +326,13 @@ def start(net: nn.Module, generator: torch.Generator) -> None:
             else:
                 continue
             for parameter in module.parameters(recurse=False):
-                parameter.uniform_(-limit, limit, generator=generator)
+                if init == "pytorch":
+                    parameter.uniform_(-limit, limit, generator=generator)
+                elif parameter.ndim == 1:
+                    parameter.zero_()
+                else:
+                    for gate in parameter.split(getattr(module, "hidden_size", len(parameter))):
+                        gate.copy_(STARTS[init](gate.flatten(1).clone(), generator).reshape(gate.shape))
 
 
 class _Back(nn.Module):

@@ -166,6 +166,7 @@ class Race(Iterator[Step]):
             watched=None if self._watched is None else self._watched.part(np.s_[..., : self.step]),
             bad=None if self._bad is None else self._bad[:, : self.step].copy(),
             apart=tuple(team.apart for team in self.teams),
+            costs=tuple(team.cost for team in self.teams),
         )
 
     @property

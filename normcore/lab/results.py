@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ from torch import Tensor
 from torch import __version__ as torch_version
 
 from normcore.core import NormcoreError
+from normcore.lab.cost import Cost
 
 LATE = 0.1
-"""The share of all steps, the last ones, over which a final loss is averaged."""
+"""The share of all steps, the last ones, over which a final loss is averaged, and the first ones for an early loss."""
 LEVEL = 0.95
 
 
@@ -75,8 +76,9 @@ class Row:
 
     Losses are means over the last tenth of the steps and over the seeds that did not diverge; intervals are the half
     widths of 95 % confidence intervals over seeds (Student's t). `difference` is that to the baseline, paired by
-    seed; `p` its two-sided t-test, corrected for the number of comparisons (Holm 1979). `fluctuation` is the standard
-    deviation of what is left of the last tenth of a curve after its straight line.
+    seed; `p` its two-sided t-test, corrected for the number of comparisons (Holm 1979). `early` is the mean loss over
+    the first tenth of the steps; `fluctuation` is the standard deviation of what is left of the last tenth of a curve
+    after its straight line. `norm_parameters` and `statistics` are those of `Cost`.
     """
 
     label: str
@@ -90,12 +92,15 @@ class Row:
     losses: int
     pairs: int
     p: float
+    early: float
     fluctuation: float
     held_loss: float
     held_accuracy: float
     steps_to_target: float
     seconds_per_step: float
     parameters: int
+    norm_parameters: int
+    statistics: int
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,8 @@ class Results:
     """The curves of a race: `loss` (contestants seeds steps) before each step, `gradients` (seeds layers steps).
 
     `watched` is there if the race was asked to watch, `bad` (seeds steps) says which batches were bad, if some are.
-    `apart` says for each contestant how far a method on weights lets a net start from the others (`nets.apart`).
+    `apart` says for each contestant how far a method on weights lets a net start from the others (`nets.apart`), and
+    `costs` what its norms cost.
     """
 
     labels: tuple[str, ...]
@@ -122,6 +128,7 @@ class Results:
     watched: Watched | None = None
     bad: np.ndarray | None = None
     apart: tuple[float, ...] = ()
+    costs: tuple[Cost, ...] = ()
 
     @property
     def diverged(self) -> np.ndarray:
@@ -159,7 +166,7 @@ class Results:
         target = float(np.nanmean(final[baseline])) if target is None and np.isfinite(final[baseline]).any() else target
         differences = [row - final[baseline] for row in final]
         tests = [_test(d[np.isfinite(d)]) if i != baseline else np.nan for i, d in enumerate(differences)]
-        corrected = _holm(tests)
+        corrected, steps = _holm(tests), self.loss.shape[-1]
         rows = []
         for i, label in enumerate(self.labels):
             paired = differences[i][np.isfinite(differences[i])]
@@ -179,12 +186,15 @@ class Results:
                     losses=int((paired > 0).sum()),
                     pairs=len(paired),
                     p=corrected[i],
+                    early=_mean(self.loss[i, :, : steps - self.late.start].mean(-1)[through]),
                     fluctuation=_mean(_fluctuation(self.loss[i, :, self.late])[through]),
                     held_loss=_mean(held.loss[i][through]) if held else np.nan,
                     held_accuracy=_mean(held.accuracy[i][through]) if held else np.nan,
                     steps_to_target=self._reached(i, target),
                     seconds_per_step=float(self.seconds[i]),
                     parameters=self.parameters[i],
+                    norm_parameters=self.costs[i].parameters if self.costs else 0,
+                    statistics=self.costs[i].statistics if self.costs else 0,
                 )
             )
         return tuple(rows)
@@ -234,8 +244,25 @@ class Results:
 
     def verdict(self, baseline: int = 0) -> tuple[str, ...]:
         """What the race showed, a sentence for each contestant but the baseline."""
-        rows = self.summary(baseline)
-        return tuple(_sentence(row, self.labels[baseline]) for i, row in enumerate(rows) if i != baseline)
+        return sentences(self.summary(baseline), baseline)
+
+
+def sentences(rows: Sequence[Row], baseline: int = 0) -> tuple[str, ...]:
+    """A summary in words, a sentence for each row but the baseline's."""
+    return tuple(_sentence(row, rows[baseline].label) for i, row in enumerate(rows) if i != baseline)
+
+
+def course(rows: Sequence[Row]) -> str:
+    """Who is ahead early on, and whose loss fluctuates most at the end, in a sentence; "" for one contestant."""
+    early = sorted((row for row in rows if np.isfinite(row.early)), key=lambda row: row.early)
+    late = sorted((row for row in rows if np.isfinite(row.fluctuation)), key=lambda row: row.fluctuation)
+    if min(len(early), len(late)) < 2:
+        return ""
+    return (
+        f"Over the first tenth of the steps {early[0].label} is lowest (mean loss {early[0].early:.3g}; then "
+        f"{early[1].label}, {early[1].early:.3g}); over the last, the loss of {late[-1].label} fluctuates most, by "
+        f"{late[-1].fluctuation:.2g} around its own line, that of {late[0].label} least, by {late[0].fluctuation:.2g}."
+    )
 
 
 def _sentence(row: Row, baseline: str) -> str:

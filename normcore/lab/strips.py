@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from normcore.lab.cost import Cost
 from normcore.lab.race import Race, Step
 
 
@@ -13,7 +14,8 @@ from normcore.lab.race import Race, Step
 class StripResults:
     """What a strip has come to: losses at the end (contestants values seeds), nan where one diverged or is to come.
 
-    `lost` says where a seed diverged; the first `done` values have been raced.
+    `lost` says where a seed diverged; the first `done` values have been raced. `seconds` (contestants values) are those
+    of a step of all seeds, and `costs` (values contestants) what the norms cost.
     """
 
     knob: str
@@ -22,6 +24,8 @@ class StripResults:
     seeds: tuple[int, ...]
     final: np.ndarray
     lost: np.ndarray
+    seconds: np.ndarray
+    costs: tuple[tuple[Cost, ...], ...]
     done: int
 
     def columns(self) -> dict[str, list[Any]]:
@@ -33,6 +37,9 @@ class StripResults:
             "seed": [self.seeds[k] for _, _, k in cells],
             "final loss": [float(self.final[cell]) for cell in cells],
             "diverged": [bool(self.lost[cell]) for cell in cells],
+            "seconds a step of all seeds": [float(self.seconds[i, j]) for i, j, _ in cells],
+            "parameters of the norm": [self.costs[j][i].parameters for i, j, _ in cells],
+            "statistics of a batch": [self.costs[j][i].statistics for i, j, _ in cells],
         }
 
 
@@ -51,6 +58,7 @@ class Strip(Iterator[Step]):
         self._race = self._next_race()
         shape = (len(self._race.contestants), len(self.values), len(self._race.seeds))
         self._final, self._lost = np.full(shape, np.nan), np.zeros(shape, dtype=bool)
+        self._seconds, self._costs = np.full(shape[:2], np.nan), list[tuple[Cost, ...]]()
 
     def __len__(self) -> int:
         return len(self.values) * self._race.steps
@@ -63,6 +71,8 @@ class Strip(Iterator[Step]):
         if self._race.step == self._race.steps:
             found = self._race.results()
             self._final[:, self._done], self._lost[:, self._done] = found.final(), found.diverged >= 0
+            self._seconds[:, self._done] = found.seconds
+            self._costs.append(found.costs)
             self._done += 1
             if self._done < len(self.values):
                 self._race = self._next_race()
@@ -71,8 +81,17 @@ class Strip(Iterator[Step]):
     def results(self) -> StripResults:
         """What has come of it so far."""
         labels = tuple(contestant.label for contestant in self._race.contestants)
-        final, lost = self._final.copy(), self._lost.copy()
-        return StripResults(self.knob, self.values, labels, self._race.seeds, final, lost, self._done)
+        return StripResults(
+            self.knob,
+            self.values,
+            labels,
+            self._race.seeds,
+            self._final.copy(),
+            self._lost.copy(),
+            self._seconds.copy(),
+            tuple(self._costs),
+            self._done,
+        )
 
     def _next_race(self) -> Race:
         return Race(**self.options | {self.knob: self.values[self._done]})

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.func import functional_call, stack_module_state
 from torch.nn import functional
 
 from normcore.core import NormcoreError
+from normcore.lab.cost import Cost, cost
 from normcore.lab.nets import ALONE, MODELS, Plan, apart, build
 from normcore.lab.tasks import Data
 from normcore.registry import METHODS
@@ -41,6 +43,7 @@ class Setup:
     depth: int = 1
     width: int = 50
     placement: str = "pre"
+    init: str = "pytorch"
     batch_size: int = 64
     learning_rate: float = 1e-3
     optimizer: str = "adam"
@@ -52,7 +55,7 @@ class Setup:
     @property
     def plan(self) -> Plan:
         """What of it decides the net."""
-        return Plan(self.model, self.norm, self.settings, self.activation, self.depth, self.width, self.placement)
+        return Plan(**{each.name: getattr(self, each.name) for each in fields(Plan)})
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,11 @@ class Team:
         self.memory: list[dict[str, Any]] = [{} for _ in seeds]
         self.clip_settings = [_seeded(setup, seed) for seed in seeds]
         self.watched: tuple[Tensor, ...] = ()
+
+    @cached_property
+    def cost(self) -> Cost:
+        """What the norm costs each net."""
+        return cost(self.data, self.setup.plan, self.setup.batch_size)
 
     def step(self, x: Tensor, y: Tensor, done: int, watch: bool = False) -> tuple[Tensor, Tensor]:
         """A step on a batch for each seed (seeds n ...); the losses (seeds) and gradient norms (seeds layers).

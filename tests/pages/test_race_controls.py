@@ -330,12 +330,39 @@ def test_a_strip_fills_column_by_column_and_keeps_its_numbers(knob: str, best: s
     page = finish(race_page(vary=f"strip of {knob}", racer=["batch_norm", "none"], seeds="1"))
     alt, figure = picture(page, "Final training loss")
     assert f"method and {best}, 9 of 9 done. Best by {best}: BatchNorm" in alt
-    frame = page.dataframe[0].value
+    costs, frame = page.dataframe[0].value, page.dataframe[1].value
+    assert costs["learned by the norm"].tolist() == ["16", "0"]
+    assert costs["statistics of a batch"].tolist() == ["8", "0"]
+    slowest = 1e3 * frame["seconds a step of all seeds"].groupby(frame["contestant"]).max()
+    assert costs["ms a step"][0].endswith(f"{slowest['BatchNorm']:.3g}")
     assert len(frame) == 2 * 9
     losses = frame["final loss"].to_numpy().reshape(9, 2).T
     sent = drawn(figure["data"][0]["z"]).reshape(2, 9)
     shown = 10**sent if np.nanmax(losses) > 10 * np.nanmin(losses) else sent
     np.testing.assert_allclose(shown[np.isfinite(losses)], losses[np.isfinite(losses)])
+
+
+@pytest.mark.parametrize("name", ["The classic comparison", "Does a larger batch calm it?", "Ever smaller batches", ""])
+def test_a_preset_sets_up_a_race_that_can_start(name: str) -> None:
+    page = race_page(depth="3", activation="tanh")
+    button = next(b for b in page.button if b.label == (name or "Who takes which learning rate?"))
+    button.click().run()
+    assert not page.warning and not page.exception
+    assert not page.button(key="go").disabled
+    assert page.selectbox(key="activation").value == "relu"
+    if name == "The classic comparison":
+        assert "3 contestants × 12 seeds × 800 steps × 752 parameters" in said(page)
+        assert page.select_slider(key="num_groups").value == 5
+
+
+def test_first_weights_and_the_place_of_norms_can_be_raced() -> None:
+    page = race_page(racer=["layer_norm"], vary="first weights", first_weights=["he", "small"])
+    assert "weights drawn in different ways" in said(page) and "the first weights" in said(page)
+    alt, _ = picture(page, "Training loss")
+    assert "LayerNorm, first weights he, LayerNorm, first weights small" in alt
+    page = race_page(task="Memory", model="Transformer", racer=["layer_norm"], vary="places of the norms")
+    assert "what differs is the place of the norms" in said(page)
+    assert "vary=places of the norms" in race_page(vary="places of the norms").warning[0].value
 
 
 @pytest.mark.parametrize("model", MODELS)
