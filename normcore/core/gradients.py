@@ -4,7 +4,7 @@ A method that is called with a plain list leaves it alone and can be differentia
 gradients: the same two functions then overwrite them, and write down what the clipper's report is made of.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ from normcore.core.errors import NormcoreError
 from normcore.core.precision import full_precision
 from normcore.core.statistics import widen
 
+PART = 1 << 18
+"""So many elements go through a function at a time; with what is computed from them they fit into a cache."""
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -49,8 +51,7 @@ class Repeatable:
     def pieces(self) -> list[tuple[Tensor, ...]]:
         """The `difference` that was made to each gradient."""
         rows = zip(self.before, *self.beside, strict=True)
-        afters = ((b, self.function(widen(b), *others) if b.numel() else b) for b, *others in rows)
-        return [difference(b, after.to(b.dtype)) for b, after in afters]
+        return [difference(b, _called(self.function, b, others)[0]) for b, *others in rows]
 
 
 class Owned(list[Tensor]):
@@ -74,7 +75,15 @@ def norms_of(gradients: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
     wide = torch.float64 if torch.float64 in kinds else torch.float32
     full = [gradient if gradient.numel() else gradient.new_zeros(1) for gradient in gradients]
     if kinds == {wide} and not torch.is_grad_enabled():
-        found = list(torch._foreach_norm(full, norm_type))
+        # In memory, row by row is faster for large tensors than what takes all tensors at once.
+        large = [g.is_cpu and g.ndim > 1 and g.numel() >= PART // 4 and g.is_contiguous() for g in full]
+        others = iter(torch._foreach_norm([g for g, alone in zip(full, large, strict=True) if not alone], norm_type))
+        found = [
+            torch.linalg.vector_norm(torch.linalg.vector_norm(g.flatten(1), norm_type, 1), norm_type)
+            if alone
+            else next(others)
+            for g, alone in zip(full, large, strict=True)
+        ]
     else:
         found = [torch.linalg.vector_norm(widen(gradient), norm_type) for gradient in full]
     return torch.stack([norm.to(found[0].device, wide) for norm in found])
@@ -177,41 +186,73 @@ def _add_up(gradient: Tensor, factor: Tensor) -> Tensor:
 
 
 def replace(
-    gradients: list[Tensor],
-    function: Callable[..., Any],
-    *beside: list[Tensor],
-    once: bool = False,
-    in_place: Any = None,
+    gradients: list[Tensor], function: Callable[..., Any], *beside: list[Tensor], once: bool = False
 ) -> tuple[list[Tensor], list[Any]]:
     """Each gradient through a function, together with its entry in each list beside it.
 
     The function gets them in at least float32, and returns the new gradient, or that and what takes the place of the
-    last list's entry. It is called a second time for the report, unless it may be called only `once`. `in_place` is the
-    same function, overwriting its first argument.
+    last list's entry, which a clipper then lets it overwrite. What it makes of an entry of the first axis depends on
+    that entry alone, so that it may be called for a few at a time. It is called a second time for the report, unless
+    it may be called only `once`.
 
     Returns:
         The new gradients, and the new last list.
     """
-    given, kept, pieces = [], [], []
-    room = gradients.room if isinstance(gradients, Owned) else []
-    for i, (gradient, *others) in enumerate(zip(gradients, *beside, strict=True)):
-        if isinstance(gradients, Owned):
-            room[i : i + 1] = [copied(gradient, room[i] if i < len(room) else None)]
-        if in_place and isinstance(gradients, Owned) and widen(gradient) is gradient:
-            given.append(in_place(gradient, *others))
-            continue
-        done = function(widen(gradient), *others) if gradient.numel() else gradient
-        y, memory = done if isinstance(done, tuple) else (done, others[-1] if others else None)
-        y = y.to(gradient.dtype)
-        if isinstance(gradients, Owned):
-            if once:
-                pieces.append(difference(room[i], y))
-            y = gradient.copy_(y)
-        given.append(y.clone() if y is gradient and not isinstance(gradients, Owned) else y)
-        kept.append(memory)
     if isinstance(gradients, Owned):
-        gradients.change = Replaced(pieces) if once else Repeatable(room[: len(gradients)], function, beside)
+        return _overwrite(gradients, function, beside, once)
+    given, kept = [], []
+    for gradient, *others in zip(gradients, *beside, strict=True):
+        y, memory = _called(function, gradient, others)
+        given.append(y.clone() if y is gradient else y)
+        kept.append(memory)
     return given, kept
+
+
+def _overwrite(
+    gradients: Owned, function: Callable[..., Any], beside: tuple[list[Tensor], ...], once: bool
+) -> tuple[list[Tensor], list[Any]]:
+    """`replace` for a clipper: in place, and noted down."""
+    kept, pieces, room = [], [], gradients.room
+    for i, (gradient, *others) in enumerate(zip(gradients, *beside, strict=True)):
+        last = others[-1] if others else None
+        if not once:
+            room[i : i + 1] = [roomy(gradient, room[i] if i < len(room) else None)]
+        memories, found = [], []
+        for part, copy, *rest in in_parts(gradient, gradient if once else room[i], *others):
+            if not once:
+                copy.copy_(part)
+            y, memory = _called(function, part, rest)
+            if once:
+                found.append(difference(part, y))
+            part.copy_(y)
+            if memory is not None and not (rest and memory is rest[-1]):
+                memories.append(rest[-1].copy_(memory) if rest and rest[-1].ndim else memory)
+        fresh = memories and not (others and others[-1].ndim)
+        kept.append(torch.cat(memories) if fresh and len(memories) > 1 else memories[0] if fresh else last)
+        pieces.append(_joined(found))
+    gradients.change = Replaced(pieces) if once else Repeatable(room[: len(gradients)], function, beside)
+    return gradients, kept
+
+
+def _called(function: Callable[..., Any], gradient: Tensor, beside: Sequence[Any]) -> tuple[Tensor, Any]:
+    done = function(widen(gradient), *beside) if gradient.numel() else gradient
+    y, memory = done if isinstance(done, tuple) else (done, beside[-1] if beside else None)
+    return y.to(gradient.dtype), memory
+
+
+def in_parts(gradient: Tensor, *beside: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """A gradient some rows at a time, with those of the tensors beside it; a number goes with all of them.
+
+    Several operations on so few elements find them in the caches. A gradient that is to be differentiated, or lies on
+    another device, comes in one piece.
+    """
+    rows = max(1, PART * len(gradient) // max(1, gradient.numel())) if gradient.ndim else 1
+    if not gradient.is_cpu or torch.is_grad_enabled() or not gradient.ndim or len(gradient) <= rows:
+        yield gradient, *beside
+        return
+    count = -(-len(gradient) // rows)
+    split = ([other] * count if not other.ndim else other.split(rows) for other in beside)
+    yield from zip(gradient.split(rows), *split, strict=True)
 
 
 def multiply_decayed(
@@ -225,8 +266,8 @@ def multiply_decayed(
     return replace(gradients, decayed, weights, list(factors), once=True)[0]
 
 
-def copied(tensor: Tensor, room: Tensor | None) -> Tensor:
-    """A copy of a tensor, in the room that there is, if it fits."""
+def roomy(tensor: Tensor, room: Tensor | None) -> Tensor:
+    """Room for a copy of a tensor: what there is, if it fits."""
     if room is None or (room.shape, room.dtype, room.device, room.stride()) != (
         tensor.shape,
         tensor.dtype,
@@ -234,18 +275,30 @@ def copied(tensor: Tensor, room: Tensor | None) -> Tensor:
         tensor.stride(),
     ):
         room = torch.empty_like(tensor)
-    return room.copy_(tensor)
+    return room
 
 
 def difference(before: Tensor, after: Tensor) -> tuple[Tensor, ...]:
     """Norm before, norm after, norm of the difference, inner product, and how many elements changed."""
     if not before.numel():
         return (torch.zeros((), dtype=torch.float64),) * 5
+    if after is before:
+        norm = torch.linalg.vector_norm(widen(before))
+        return norm, norm, 0.0 * norm, norm.square(), torch.zeros((), dtype=torch.long, device=norm.device)
     bits = BITS[before.element_size()]
     changed = torch.count_nonzero(before.contiguous().view(bits) != after.contiguous().view(bits))
     one, two = widen(before).reshape(-1), widen(after).reshape(-1)
     norms = (torch.linalg.vector_norm(vector) for vector in (one, two, one - two))
     return (*norms, torch.dot(one, two), changed)
+
+
+def _joined(parts: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """The `difference` of a whole from those of its parts."""
+    if len(parts) < 2:
+        return parts[0] if parts else ()
+    columns = [torch.stack(column) for column in zip(*parts, strict=True)]
+    norms = (torch.linalg.vector_norm(column) for column in columns[:3])
+    return (*norms, *(column.sum() for column in columns[3:]))
 
 
 def parameters_or_zeros(parameters: Sequence[Tensor] | None, gradients: Sequence[Tensor]) -> list[Tensor]:

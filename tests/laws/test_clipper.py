@@ -8,7 +8,8 @@ import torch
 from agreement import agrees
 from torch import nn
 
-from normcore import NormcoreError, clipper
+from normcore import METHODS, NormcoreError, clipper
+from normcore.core import gradients
 
 SHAPES = ((3,), (2, 3), (), (2, 1, 3), (4,))
 
@@ -49,6 +50,30 @@ def test_clipping_by_value_is_torchs(clip_value: float) -> None:
     torch.nn.utils.clip_grad_value_(theirs, clip_value)
     clipper("clip_by_value", clip_value=clip_value)(ours)
     agrees("clip_by_value", "torch.nn.utils.clip_grad_value_", flat(ours), flat(theirs), tolerance=0.0)
+
+
+GRADIENT = [key for key, method in METHODS.items() if method.family == "gradient" and not method.per_example]
+
+
+@pytest.mark.parametrize("key", GRADIENT)
+def test_a_large_gradient_in_parts_is_the_same_as_in_one_piece(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, parts = clipper(key), clipper(key)
+    for step in range(25):  # beyond every warm-up
+        one, other = parameters(step, 3.0, skipped=9), parameters(step, 3.0, skipped=9)
+        if step == 23:
+            one[1].grad[0, 0] = other[1].grad[0, 0] = 1e6  # type: ignore[index]
+        expected = whole(one)
+        with monkeypatch.context() as patch:
+            patch.setattr(gradients, "PART", 2)
+            found = parts(other)
+            rows = [(r.norm_before, r.norm_after, r.fraction) for r in found.per_tensor]
+        np.testing.assert_allclose(flat(other), flat(one), rtol=1e-12, atol=0)
+        wanted = [(r.norm_before, r.norm_after, r.fraction) for r in expected.per_tensor]
+        np.testing.assert_allclose(rows, wanted, rtol=1e-9)
+        assert found.angle == pytest.approx(expected.angle, abs=1e-6)
+    for name, value in whole.state_dict().items():
+        for a, b in zip(*([v] if not isinstance(v, list) else v for v in (value, parts.state[name])), strict=True):
+            np.testing.assert_allclose(np.asarray(b), np.asarray(a), rtol=1e-12)
 
 
 def test_one_sided_limits_leave_the_other_side_alone() -> None:

@@ -28,7 +28,7 @@ def clip_by_value(
     """
     low = -clip_value if lower is None else lower
     high = clip_value if upper is None else upper
-    clipped, _ = replace(gradients, lambda g: g.clamp(low, high), in_place=lambda g: g.clamp_(low, high))
+    clipped, _ = replace(gradients, lambda g: g.clamp(low, high))
     return Normed(clipped, {})
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from normcore.core import Method, Normed, Paper, Region, replace, widen
+from normcore.core import Method, Normed, Paper, Region, replace
 
 
 def gradient_centralization(gradients: list[Tensor]) -> Normed:
@@ -17,14 +17,15 @@ def gradient_centralization(gradients: list[Tensor]) -> Normed:
     Shapes: any list of tensors. Units: those of the gradient.
     Source: Yong, Huang, Hua and Zhang 2020, arXiv:2004.01461.
     """
-    means = [
-        widen(g).mean(tuple(range(1, g.ndim)), keepdim=True)
-        if g.ndim > 1
-        else torch.zeros_like(widen(g[:1]) if g.ndim else g)
-        for g in gradients
-    ]
-    y, _ = replace(gradients, torch.sub, means, in_place=torch.Tensor.sub_)
-    return Normed(y, {"mean": [mean.detach() for mean in means]})
+    y, means = replace(gradients, _centered)
+    return Normed(y, {"mean": [m if m is not None else torch.zeros_like(g) for m, g in zip(means, y, strict=True)]})
+
+
+def _centered(gradient: Tensor) -> tuple[Tensor, Tensor]:
+    if gradient.ndim < 2:
+        return gradient, torch.zeros_like(gradient)
+    mean = gradient.mean(tuple(range(1, gradient.ndim)), keepdim=True)
+    return gradient - mean, mean.detach()
 
 
 METHOD = Method(

@@ -22,11 +22,7 @@ def soft_clip(
     Shapes: any list of tensors. Units: those of the gradient.
     Source: folklore; the tanh is LeCun's, Bottou's, Orr's and Müller's squashing function of 1998 (Efficient BackProp).
     """
-    clipped, _ = replace(
-        gradients,
-        lambda g: threshold * (g / threshold).tanh(),
-        in_place=lambda g: g.div_(threshold).tanh_().mul_(threshold),
-    )
+    clipped, _ = replace(gradients, lambda g: threshold * (g / threshold).tanh())
     return Normed(clipped, {})
 
 

@@ -40,12 +40,15 @@ def spam_clipping(
 
     def clip(gradient: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         v = torch.zeros_like(v) if fresh else v
-        y = gradient
-        if active:
+        y, square = gradient, gradient.detach().square()
+        most = torch.sub(square, v, alpha=threshold if active else 0.0).amax()
+        sound = gradient.is_cpu and bool(most <= (0.0 if active else torch.finfo(square.dtype).max))
+        if active and not sound:  # where nothing is to be cut, as nearly always, a few operations are enough
             limit = (threshold * v).sqrt()
             y = torch.minimum(torch.maximum(gradient, -limit), limit)
-        moved = torch.addcmul(beta2 * v, y.detach(), y.detach(), value=1 - beta2)
-        return y, torch.where(moved.isfinite(), moved, v)
+            square = y.detach().square()
+        moved = torch.lerp(v, square.to(v), 1 - beta2)
+        return y, moved if sound else torch.where(moved.isfinite(), moved, v)
 
     limits = [(threshold * v).sqrt() if active else torch.full_like(v, torch.inf) for v in known[:1]]
     y, v = replace(gradients, clip, known, once=True)

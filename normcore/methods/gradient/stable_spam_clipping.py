@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from normcore.core import EMPTY, Epsilon, Method, Normed, Paper, Range, Region, recalled, replace
+from normcore.core import EMPTY, Epsilon, Method, Normed, Paper, Range, Region, multiply, recalled, widen
 
 Share = Annotated[float, Range(0.0, 0.9999, usual=(0.0, 0.999))]
 
@@ -44,23 +44,26 @@ def stable_spam_clipping(
         ]
         for name in ("maximum", "m", "v")
     ]
+    memories = [[entry.clone() for entry in memory] for memory in memories]
+    norms: list[Tensor] = []
     factors: list[Tensor] = []
-
-    def steady(gradient: Tensor, maximum: Tensor, m: Tensor, v: Tensor) -> Tensor:
-        largest = gradient.abs().amax()
+    for gradient, maximum, m, v in zip(map(widen, gradients), *memories, strict=True):
+        if not gradient.numel():
+            norms, factors = [*norms, gradient.new_zeros(())], [*factors, gradient.new_ones(())]
+            continue
+        largest = torch.maximum(gradient.amax(), -gradient.amin())
         maximum.copy_(torch.where(largest.isfinite(), theta * maximum + (1 - theta) * largest.detach(), maximum))
         limit = maximum / (1 - theta**step)
-        cut = torch.where(gradient.abs() > limit, (limit / largest).to(gradient), 1.0)
-        norm = torch.linalg.vector_norm(gradient * cut)
+        whole = gradient.is_cpu and bool(largest <= limit)  # a device is not waited for
+        cut = 1.0 if whole else torch.where(gradient.abs() > limit, (limit / largest).to(gradient), 1.0)
+        norm = torch.linalg.vector_norm(gradient if whole else gradient * cut)
         active = (norm > 0) & norm.isfinite()
         m.copy_(torch.where(active, gamma1 * m + (1 - gamma1) * norm.detach(), m))
         v.copy_(torch.where(active, gamma2 * v + (1 - gamma2) * norm.detach().square(), v))
         wanted = (m / (1 - gamma1**step)) / ((v / (1 - gamma2**step)).sqrt() + eps)
         factors.append(torch.where(active, cut * (wanted / norm).to(gradient), 1.0))
-        return gradient * factors[-1]
-
-    memories = [[entry.clone() for entry in memory] for memory in memories]
-    y, _ = replace(gradients, steady, *memories, once=True)
+        norms.append(norm if whole else gradient.abs())
+    y = multiply(gradients, factors, norms)
     stats = {"steady_scale": [factor.detach() for factor in factors]}
     return Normed(y, stats, {"step": step} | dict(zip(("maximum", "m", "v"), memories, strict=True)))
 

@@ -6,7 +6,21 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from normcore.core import EMPTY, Epsilon, Method, Normed, Paper, Range, Region, multiply, norms_of, recalled, widen
+from normcore.core import (
+    EMPTY,
+    Epsilon,
+    Method,
+    Normed,
+    Owned,
+    Paper,
+    Range,
+    Region,
+    in_parts,
+    multiply,
+    norms_of,
+    recalled,
+    widen,
+)
 
 
 def update_rms_clipping(
@@ -34,13 +48,18 @@ def update_rms_clipping(
     known = recalled("update_rms_clipping", state, "v", gradients, lambda g: torch.zeros_like(widen(g)))
     norms, ratios, kept = norms_of(gradients), [], []
     sound = norms.is_cpu and bool(norms.isfinite().all())  # a device is not waited for
-    for wide, old in zip(map(widen, gradients), known, strict=True):  # one after the other, in the same memory
-        square = wide.square()
-        v = torch.lerp(square, old.to(wide), beta)
-        divisor = v.clamp(min=max(eps**2, torch.finfo(v.dtype).tiny))
-        ratios.append((square / divisor).mean() if wide.numel() else wide.sum())
-        kept.append(v.detach() if sound else torch.where(v.isfinite(), v, old.to(v)).detach())
-    squares = torch.stack([ratio.to(norms) for ratio in ratios]) if ratios else norms
+    for gradient, old in zip(gradients, known, strict=True):
+        new = old if isinstance(gradients, Owned) else torch.empty_like(old)  # a clipper's memory is its own
+        ratio = norms.new_zeros(())
+        for part, before, after in in_parts(gradient, old, new):
+            square = widen(part).square()
+            v = torch.lerp(square, before.to(square), beta)
+            divisor = v.clamp(min=max(eps**2, torch.finfo(v.dtype).tiny))
+            ratio = ratio + (square / divisor).sum().to(ratio)
+            after.copy_(v.detach() if sound else torch.where(v.isfinite(), v, before.to(v)).detach())
+        ratios.append(ratio / max(1, gradient.numel()))
+        kept.append(new)
+    squares = torch.stack(ratios) if ratios else norms
     scales = 1 / (squares.sqrt() / clip_threshold).clamp(min=1.0)
     stats = {"update_square": list(squares.detach()), "scale": list(scales.detach())}
     return Normed(multiply(gradients, scales, norms), stats, {"step": step, "v": kept})
