@@ -1,7 +1,6 @@
 """The Race page as a visitor has it: it runs, stops, is found again, and follows its link."""
 
 import re
-import time
 from collections.abc import Callable
 
 import pytest
@@ -114,7 +113,5 @@ def test_a_bad_link_gets_a_sentence_and_a_race(visit: Callable[..., Page]) -> No
     page = visit(f"{SMALL}&racer=foo&batch=7")
     expect(page.get_by_test_id("stAlert")).to_have_count(2)
     assert "Traceback" not in page.inner_text("body")
-    begun = time.monotonic()
     press(page, "one")
     expect(page.locator(".stProgress")).to_contain_text("step 1 of 100")
-    assert time.monotonic() - begun < 10
