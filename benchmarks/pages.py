@@ -26,10 +26,10 @@ CASES = {
     "four methods, 4×6×4×4": "",
     "four methods, 32×256×56×56": LAYER,
 }
-OTHERS = {  # a page and the name of a slider on it; every press shows what was not computed before
+OTHERS = {  # a page and the name of a slider on it; every press to the right shows what was not computed before
     "statistics": ("statistics", "seed"),
-    "batch, over time": ("batch", "switch"),
-    "batch, swap a neighbor": ("batch?about=Swap+a+neighbor", "among"),
+    "batch, over time": ("batch?switch=10", "switch"),
+    "batch, swap a neighbor": ("batch?about=Swap+a+neighbor&among=32", "neighbor"),
     "equality": ("equality", "N"),
 }
 WATCH = """() => {

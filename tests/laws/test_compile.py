@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from cases import ACTIVATIONS, SIZES, draw
+from cases import ACTIVATIONS, SIZES, draw, modes
 
 from normcore import Method, layer
 from normcore.core import LETTERS
@@ -15,7 +15,7 @@ def test_a_compiled_layer_is_one_graph_and_gives_the_same(method: Method) -> Non
     layout = max(method.layouts, key=lambda name: len(LETTERS[name]))  # one is enough: tracing takes a second
     plain = layer(method.key, SIZES["c"], layout)
     traced = copy.deepcopy(plain)
-    for training in (True, False):
+    for training in modes(method):
         torch.compiler.reset()
         compiled = torch.compile(traced.train(training), backend="eager", fullgraph=True)
         plain.train(training)

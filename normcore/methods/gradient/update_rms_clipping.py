@@ -1,4 +1,7 @@
-"""Update clipping: each gradient tensor is scaled down when it is large beside its own running second moment."""
+"""Update clipping: each gradient tensor is scaled down when it is large beside its own running second moment.
+
+Longer than most: it goes through each tensor in parts, so that its many operations find them in the caches.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
