@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 SEATS = 4
 """How many take turns at once; more would only make all of them crawl, so they wait in line."""
-PATIENCE = 0.1
+PATIENCE = 0.3
 """Seconds after which there is a turn even while pages are being answered."""
 
 
@@ -24,39 +24,48 @@ class Hall:
         self._holder: object | None = None
         self._pages = 0
         self._given = 0.0
+        self._quiet = threading.Event()
         self._mine = threading.local()
 
     @contextmanager
     def answering(self) -> Iterator[None]:
         """While a page is being answered, turns are rare."""
-        with self._lock:
-            self._pages += 1
+        self._count(1)
         self._mine.answering = True
         try:
             yield
         finally:
             self._mine.answering = False
-            with self._lock:
-                self._pages -= 1
-                self._call()
+            self._count(-1)
 
     @contextmanager
     def resting(self) -> Iterator[None]:
         """While an answer waits for something else, it keeps nobody from a turn."""
-        with self._lock:
-            self._pages -= 1
-            self._call()
+        self._count(-1)
         try:
             yield
         finally:
-            with self._lock:
-                self._pages += 1
+            self._count(1)
 
-    def gap(self, seconds: float) -> None:
-        """Wait until no page is being answered, but not longer than this; an answer itself waits for nobody."""
+    def _count(self, change: int) -> None:
+        """More or fewer pages are being answered."""
+        with self._lock:
+            self._pages += change
+            if self._pages:
+                self._quiet.clear()
+            else:
+                self._quiet.set()
+            self._call()
+
+    def gap(self, seconds: float, between: Callable[[], object]) -> None:
+        """Wait until no page is being answered, but not longer than this; an answer itself waits for nobody.
+
+        `between` is called again and again, so that who waits can be called away.
+        """
         end = time.monotonic() + seconds
-        while self.pressed and not getattr(self._mine, "answering", False) and time.monotonic() < end:
-            time.sleep(0.01)
+        while self.pressed and not getattr(self._mine, "answering", False) and (left := end - time.monotonic()) > 0:
+            self._quiet.wait(min(0.1, left))
+            between()
 
     @property
     def pressed(self) -> bool:

@@ -13,16 +13,17 @@ from explorer.janitor import keep_house
 def warm_up() -> None:
     """Import the heavy packages, compress the files, and take all of it out of the garbage collector's sight."""
     import plotly.graph_objects  # noqa: PLC0415
-    import scipy.stats  # noqa: PLC0415
+    import scipy.special  # noqa: PLC0415
     import sklearn.datasets  # noqa: PLC0415
     import torch  # noqa: PLC0415
 
-    import normcore  # noqa: PLC0415
+    from normcore.lab.race import Race  # noqa: PLC0415
 
     # Small models run fastest on one thread; with more, visitors take each other's cores.
     torch.set_num_threads(1)
+    next(Race(seeds=1, steps=1))  # the first optimizer of a process loads PyTorch's compiler
     plotly.graph_objects.Figure(layout={"template": None})
-    _ = normcore, scipy.stats, sklearn.datasets, serving.version(), serving.fonts()
+    _ = scipy.special, sklearn.datasets, serving.version(), serving.fonts()
     gc.collect()
     gc.freeze()
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from normcore.core import NormcoreError
-from normcore.lab.results import LEVEL, Results
+from normcore.lab.results import Results, quantile
 
 BANDS = ("95 % confidence", "standard deviation", "least to greatest", "none")
 ACROSS = {"step": "step", "epoch": "epoch", "examples": "examples seen", "time": "seconds of training, one thread"}
@@ -179,10 +179,8 @@ def spread(values: np.ndarray, band: str) -> tuple[np.ndarray, np.ndarray, np.nd
     deviation = np.sqrt(squares / np.maximum(1, count - 1))
     half = np.where(count > 1, deviation, 0.0)
     if band == BANDS[0]:
-        from scipy import stats  # noqa: PLC0415 - takes long to load
-
         known = np.unique(count)
-        factor = {int(n): stats.t.ppf((1 + LEVEL) / 2, n - 1) / np.sqrt(n) if n > 1 else 0.0 for n in known}
+        factor = {int(n): quantile(int(n) - 1) / np.sqrt(n) if n > 1 else 0.0 for n in known}
         half = half * np.array([factor[int(n)] for n in count])
     return mean, mean - half, mean + half, count
 
