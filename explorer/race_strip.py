@@ -48,18 +48,14 @@ def show(results: StripResults | None, state: State) -> None:
 
 def _costs(results: StripResults) -> None:
     """What each method costs: time, numbers to learn, statistics; from the least to the most over the strip."""
-    every = range(len(results.labels))
-    st.markdown("**What it costs**")
-    st.dataframe(
-        {
-            "": results.labels,
-            "ms a step": [_spread((1e3 * results.seconds[i, : results.done]).tolist()) for i in every],
-            "learned by the norm": [_spread([row[i].parameters for row in results.costs]) for i in every],
-            "statistics of a batch": [_spread([row[i].statistics for row in results.costs]) for i in every],
-        },
-        hide_index=True,
-        key="strip_costs",
-    )
+    rows = ["| What it costs | ms a step | numbers to learn | statistics of a batch |", "|---|---|---|---|"]
+    for i, label in enumerate(results.labels):
+        learned, statistics = (
+            [getattr(row[i], what) for row in results.costs] for what in ("parameters", "statistics")
+        )
+        seconds = (1e3 * results.seconds[i, : results.done]).tolist()
+        rows.append(f"| {label} | {_spread(seconds)} | {_spread(learned)} | {_spread(statistics)} |")
+    st.markdown("\n".join(rows))
     count = len(results.seeds)
     st.caption(f"A step of {'the one seed' if count == 1 else f'all {count} seeds together'}, on one thread.")
 
