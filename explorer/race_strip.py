@@ -50,11 +50,10 @@ def _costs(results: StripResults) -> None:
     """What each method costs: time, numbers to learn, statistics; from the least to the most over the strip."""
     rows = ["| What it costs | ms a step | numbers to learn | statistics of a batch |", "|---|---|---|---|"]
     for i, label in enumerate(results.labels):
-        learned, statistics = (
-            [getattr(row[i], what) for row in results.costs] for what in ("parameters", "statistics")
-        )
+        costs = [row[i] for row in results.costs]
         seconds = (1e3 * results.seconds[i, : results.done]).tolist()
-        rows.append(f"| {label} | {_spread(seconds)} | {_spread(learned)} | {_spread(statistics)} |")
+        counts = _spread([cost.parameters for cost in costs]), _spread([cost.statistics for cost in costs])
+        rows.append(f"| {label} | {_spread(seconds)} | {counts[0]} | {counts[1]} |")
     st.markdown("\n".join(rows))
     count = len(results.seeds)
     st.caption(f"A step of {'the one seed' if count == 1 else f'all {count} seeds together'}, on one thread.")
@@ -63,7 +62,7 @@ def _costs(results: StripResults) -> None:
 def _spread(values: Sequence[float]) -> str:
     """The least and the greatest, or the one that all are."""
     ends = list(dict.fromkeys(f"{v:,}" if isinstance(v, int) else f"{v:.3g}" for v in (min(values), max(values))))
-    return " to ".join(ends)
+    return "–".join(ends)
 
 
 def _best(means: np.ndarray, lost: np.ndarray, names: Sequence[str], seeds: int) -> str:
