@@ -7,7 +7,6 @@ from typing import Any
 
 import streamlit as st
 
-from explorer.race_buttons import interruptible
 from explorer.runner import Desk, Racing, State
 from explorer.turns import SEATS
 
@@ -63,7 +62,7 @@ def _look(experiment: Experiment, ticking: bool) -> None:
     """One look. The timer is this fragment's own, so that no other change is lost to it."""
     desk = desks().setdefault(experiment.name, Bench())
     if desk.runner is not None:
-        desk.runner.beat(interruptible)
+        desk.runner.beat()
     state = desk.runner.state() if desk.runner else State("ready", 0, experiment.steps)
     same = desk.runner is not None and desk.made_from == experiment.made_from
     _buttons(experiment, desk, state, same)

@@ -31,12 +31,7 @@ def look(mine: Desk) -> None:
     """Say that somebody looks, and how fast it shall go."""
     if mine.runner is not None:
         mine.runner.set_speed(SPEEDS.get(str(st.session_state.get("speed")), 0.0))
-        mine.runner.beat(interruptible)
-
-
-def interruptible() -> None:
-    """Streamlit ends a run that a click has overtaken when that run looks at its state."""
-    _ = "speed" in st.session_state
+        mine.runner.beat()
 
 
 def buttons(setup: Raced, mine: Desk, state: State, keeps: bool = True) -> None:

@@ -21,7 +21,7 @@ REST = 0.002
 """Seconds after every turn in which pages are answered first."""
 NAP = 0.05
 """Seconds between two steps beyond which a slow race leaves its seat to others in the meantime."""
-GAP = 1.0
+GAP = 0.3
 """Seconds for which a look at a race lets pages go first."""
 LEASE = 2.0
 """Seconds that a race goes on without anybody looking."""
@@ -100,14 +100,11 @@ class Runner:
         """Go at most so many steps a second; 0 is as fast as it can."""
         self._speed = steps_a_second
 
-    def beat(self, between: Callable[[], object] = lambda: None) -> None:
-        """Say that somebody looks; what they look at is drawn when no page is being answered, or soon after.
-
-        `between` is called while they wait for that.
-        """
+    def beat(self) -> None:
+        """Say that somebody looks; what they look at is drawn when no page is being answered, or soon after."""
         with self._lock:
             self._seen = time.monotonic()
-        self._hall.gap(GAP, between)
+        self._hall.gap(GAP)
         if self._wanted > self._state.step and not self.alive:
             self._go(self._wanted)
 

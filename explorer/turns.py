@@ -57,15 +57,10 @@ class Hall:
                 self._quiet.set()
             self._call()
 
-    def gap(self, seconds: float, between: Callable[[], object]) -> None:
-        """Wait until no page is being answered, but not longer than this; an answer itself waits for nobody.
-
-        `between` is called again and again, so that who waits can be called away.
-        """
-        end = time.monotonic() + seconds
-        while self.pressed and not getattr(self._mine, "answering", False) and (left := end - time.monotonic()) > 0:
-            self._quiet.wait(min(0.1, left))
-            between()
+    def gap(self, seconds: float) -> None:
+        """Wait until no page is being answered, but not longer than this; an answer itself waits for nobody."""
+        if self.pressed and not getattr(self._mine, "answering", False):
+            self._quiet.wait(seconds)
 
     @property
     def pressed(self) -> bool:
