@@ -5,13 +5,12 @@ made impossible, falls back to something that works, with a sentence.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import streamlit as st
 
-from normcore.core import AXIS_WORDS, LETTERS, Divides, Method, OneOf, Param, Range
+from normcore.core import AXIS_WORDS, EMPTY, LETTERS, Divides, Method, OneOf, Param, Range
 
 PUBLISHED = "as published"
 SHARED = "the shared threshold"
@@ -197,7 +196,7 @@ def put(**values: Any) -> None:
         st.session_state[key] = value
 
 
-def presets(named: Mapping[str, Mapping[str, Any]], plain: Mapping[str, Any] = MappingProxyType({})) -> None:
+def presets(named: Mapping[str, Mapping[str, Any]], plain: Mapping[str, Any] = EMPTY) -> None:
     """A row of buttons; each puts controls as it says, and those of `plain` that it does not speak of as they were."""
     with st.container(horizontal=True, gap="small"):
         for name, values in named.items():

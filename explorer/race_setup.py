@@ -21,7 +21,6 @@ from normcore.lab.race import Race
 from normcore.lab.starts import STARTS
 from normcore.lab.strips import Strip
 from normcore.lab.tasks import TASKS
-from normcore.lab.teams import OPTIMIZERS, SCHEDULES
 
 NONE = "none"
 MOST = 5
@@ -40,8 +39,8 @@ NOTHING = "methods alone"
 VARIED: Mapping[str, tuple[str, tuple[Any, ...], tuple[str, ...]]] = {
     "batch sizes": ("batch_size", BATCHES, ("64", "512")),
     "learning rates": ("learning_rate", RATES, ("0.001", "0.01")),
-    "optimizers": ("optimizer", tuple(OPTIMIZERS), ("sgd", "adam")),
-    "schedules": ("schedule", tuple(SCHEDULES), ("constant", "cosine")),
+    "optimizers": ("optimizer", tuple(teams.OPTIMIZERS), ("sgd", "adam")),
+    "schedules": ("schedule", tuple(teams.SCHEDULES), ("constant", "cosine")),
     "activations": ("activation", tuple(ACTIVATIONS), ("relu", "tanh")),
     "depths": ("depth", tuple(range(1, 9)), ("1", "4")),
     "clipping": ("clip", CLIPS, (NONE, "clip_by_global_norm")),
@@ -171,8 +170,8 @@ def _net_and_optimizer(model: str, varied: str, options: dict[str, Any]) -> int:
         if varied != "depth":
             options["depth"] = controls.select("Depth", range(1, 9), "depth", 1)
         usual = teams.Setup()
-        lists = {"activation": [*ACTIVATIONS], "init": [*STARTS], "optimizer": [*OPTIMIZERS]}
-        lists |= {"schedule": [*SCHEDULES], "clip": [*CLIPS]}
+        lists = {"activation": [*ACTIVATIONS], "init": [*STARTS], "optimizer": [*teams.OPTIMIZERS]}
+        lists |= {"schedule": [*teams.SCHEDULES], "clip": [*CLIPS]}
         lists |= {"placement": [*PLACEMENTS]} if model == PLACED else {}
         for one, values in lists.items():
             if varied != one:
@@ -250,4 +249,4 @@ def parameters(text: str, _mine: Own | None = None) -> tuple[tuple[int, ...], Lo
     """How many numbers each contestant learns, and what a step takes; refuses what cannot be raced."""
     options = _with(json.loads(text), _mine)
     race = Race(**options | {"seeds": options["seeds"][:1], "steps": 1})
-    return race.results().parameters, load(race, len(options["seeds"]))
+    return tuple(team.parameters_each for team in race.teams), load(race, len(options["seeds"]))

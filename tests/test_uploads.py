@@ -184,6 +184,8 @@ BAD = {
     "names alone": (b"a,b\n", "no line of numbers"),
     "too many columns": (b",".join([b"1"] * 600), "600 columns"),
     "too many lines": (b"1,2,3\n" * (LIMIT // 3 + 2), f"more than {LIMIT:,} values"),
+    "too many lines of an old kind": (b"1\r" * 2_000_000, f"more than {LIMIT:,} values"),
+    "too many lines of nothing": (b"\r" * 4_000_000, f"more than {4 * LIMIT:,} lines"),
     "an endless cell": (b"1" * 200_000, "neither|not a number"),
     "UTF-16": ("1,2\n3,4\n".encode("utf-16"), "UTF-16; save the table again as UTF-8"),
     "UTF-16 without a mark": ("1,2\n3,4\n".encode("utf-16-le"), "UTF-16; save the table again as UTF-8"),

@@ -214,7 +214,6 @@ def _overwrite(
     """`replace` for a clipper: in place, and noted down."""
     kept, pieces, room = [], [], gradients.room
     for i, (gradient, *others) in enumerate(zip(gradients, *beside, strict=True)):
-        last = others[-1] if others else None
         if not once:
             room[i : i + 1] = [roomy(gradient, room[i] if i < len(room) else None)]
         memories, found = [], []
@@ -225,10 +224,12 @@ def _overwrite(
             if once:
                 found.append(difference(part, y))
             part.copy_(y)
-            if memory is not None and not (rest and memory is rest[-1]):
-                memories.append(rest[-1].copy_(memory) if rest and rest[-1].ndim else memory)
-        fresh = memories and not (others and others[-1].ndim)
-        kept.append(torch.cat(memories) if fresh and len(memories) > 1 else memories[0] if fresh else last)
+            if rest and memory is not rest[-1]:
+                rest[-1].copy_(memory)
+            elif not rest and memory is not None:
+                memories.append(memory)
+        made = torch.cat(memories) if len(memories) > 1 else memories[0] if memories else None
+        kept.append(others[-1] if others else made)
         pieces.append(_joined(found))
     gradients.change = Replaced(pieces) if once else Repeatable(room[: len(gradients)], function, beside)
     return gradients, kept

@@ -14,7 +14,7 @@ from normcore.core import NormcoreError
 from normcore.lab import tasks
 from normcore.lab.flow_tasks import adding
 from normcore.lab.nets import ACTIVATIONS, CELLS, Plan, Recurrent
-from normcore.lab.starts import STARTS
+from normcore.lab.starts import STARTS, draw
 from normcore.layer import layer, reparametrize
 from normcore.registry import METHODS
 
@@ -179,16 +179,11 @@ def build(wiring: Wiring, seed: int) -> Net:
     check(wiring)
     net: Net = Unrolled(wiring, adding(wiring.depth)) if wiring.recurrent else Stack(wiring)
     generator = torch.Generator().manual_seed(seed)
-    draw, parts = STARTS[wiring.start], [net.cell] if isinstance(net, Unrolled) else list(net.hidden)
+    parts = [net.cell] if isinstance(net, Unrolled) else list(net.hidden)
     net.double()
     with torch.no_grad():
         for part in parts:
-            for parameter in part.parameters(recurse=False):
-                if parameter.ndim == 1:
-                    parameter.zero_()
-                    continue
-                for gate in parameter.split(wiring.width):
-                    gate.copy_(draw(torch.empty_like(gate), generator))
+            draw(part, wiring.start, generator)
         if wiring.kind == "lstm":
             parts[0].get_parameter("bias_ih")[wiring.width : 2 * wiring.width] = wiring.forget
         STARTS["lecun"](net.answer.weight, generator)

@@ -23,7 +23,7 @@ def load(race: Race, seeds: int | None = None) -> Load:
     """What the heaviest step takes; `seeds` says how many to reckon with, as many as the race has by default."""
     count, multiplications, memory = seeds or len(race.seeds), 0.0, 0.0
     for team in race.teams:
-        once, units = _example(team, sum(p.numel() for p in team.learned) / len(race.seeds))
+        once, units = _example(team, team.parameters_each)
         held = len(team.data.held_x)
         # The way back costs twice the way forward, and held-out examples go forward only.
         multiplications += once * count * (team.setup.batch_size + held / 3)

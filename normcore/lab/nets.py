@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from normcore.cells import LayerNormGRUCell, LayerNormLSTMCell, LayerNormRNNCell, RecurrentBatchNormLSTMCell
 from normcore.core import NormcoreError
-from normcore.lab.starts import STARTS
+from normcore.lab.starts import STARTS, draw
 from normcore.lab.tasks import Data
 from normcore.layer import layer, reparametrize
 from normcore.registry import METHODS
@@ -325,14 +325,11 @@ def start(net: nn.Module, generator: torch.Generator, init: str = "pytorch") -> 
                 limit = module.hidden_size**-0.5
             else:
                 continue
+            if init != "pytorch":
+                draw(module, init, generator)
+                continue
             for parameter in module.parameters(recurse=False):
-                if init == "pytorch":
-                    parameter.uniform_(-limit, limit, generator=generator)
-                elif parameter.ndim == 1:
-                    parameter.zero_()
-                else:
-                    for gate in parameter.split(getattr(module, "hidden_size", len(parameter))):
-                        gate.copy_(STARTS[init](gate.flatten(1).clone(), generator).reshape(gate.shape))
+                parameter.uniform_(-limit, limit, generator=generator)
 
 
 class _Back(nn.Module):

@@ -157,7 +157,7 @@ class Race(Iterator[Step]):
             layers=tuple(tuple(team.layers) for team in self.teams),
             held=tuple(self._held),
             seconds=self._seconds / max(1, self.step),
-            parameters=tuple(sum(p.numel() for p in team.learned) // len(self.seeds) for team in self.teams),
+            parameters=tuple(team.parameters_each for team in self.teams),
             limit=TOO_LARGE,
             batch_sizes=tuple(team.setup.batch_size for team in self.teams),
             examples=len(self.data.x),

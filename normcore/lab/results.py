@@ -142,6 +142,11 @@ class Results:
         steps = self.loss.shape[-1]
         return slice(steps - max(1, round(LATE * steps)), steps)
 
+    @property
+    def first(self) -> slice:
+        """The first steps, as many as the late ones."""
+        return slice(self.loss.shape[-1] - self.late.start)
+
     def final(self) -> np.ndarray:
         """The mean loss over the last tenth of the steps (contestants seeds); nan where it diverged."""
         means = self.loss[:, :, self.late].mean(-1)
@@ -166,7 +171,7 @@ class Results:
         target = float(np.nanmean(final[baseline])) if target is None and np.isfinite(final[baseline]).any() else target
         differences = [row - final[baseline] for row in final]
         tests = [_test(d[np.isfinite(d)]) if i != baseline else np.nan for i, d in enumerate(differences)]
-        corrected, steps = _holm(tests), self.loss.shape[-1]
+        corrected = _holm(tests)
         rows = []
         for i, label in enumerate(self.labels):
             paired = differences[i][np.isfinite(differences[i])]
@@ -186,7 +191,7 @@ class Results:
                     losses=int((paired > 0).sum()),
                     pairs=len(paired),
                     p=corrected[i],
-                    early=_mean(self.loss[i, :, : steps - self.late.start].mean(-1)[through]),
+                    early=_mean(self.loss[i, :, self.first].mean(-1)[through]),
                     fluctuation=_mean(_fluctuation(self.loss[i, :, self.late])[through]),
                     held_loss=_mean(held.loss[i][through]) if held else np.nan,
                     held_accuracy=_mean(held.accuracy[i][through]) if held else np.nan,

@@ -89,6 +89,11 @@ class Team:
         self.clip_settings = [_seeded(setup, seed) for seed in seeds]
         self.watched: tuple[Tensor, ...] = ()
 
+    @property
+    def parameters_each(self) -> int:
+        """How many numbers each net learns."""
+        return sum(p.numel() for p in self.learned) // len(self.memory)
+
     @cached_property
     def cost(self) -> Cost:
         """What the norm costs each net."""

@@ -4,15 +4,13 @@ import copy
 
 import pytest
 import torch
-from cases import ACTIVATIONS, SIZES, draw, modes
+from cases import SIZES, draw, every_activation, modes
 
 from normcore import Method, layer
-from normcore.core import LETTERS
 
 
-@pytest.mark.parametrize("method", ACTIVATIONS, ids=lambda method: method.key)
-def test_a_compiled_layer_is_one_graph_and_gives_the_same(method: Method) -> None:
-    layout = max(method.layouts, key=lambda name: len(LETTERS[name]))  # one is enough: tracing takes a second
+@every_activation
+def test_a_compiled_layer_is_one_graph_and_gives_the_same(method: Method, layout: str) -> None:
     plain = layer(method.key, SIZES["c"], layout)
     traced = copy.deepcopy(plain)
     for training in modes(method):

@@ -49,20 +49,22 @@ def stable_spam_clipping(
     factors: list[Tensor] = []
     for gradient, maximum, m, v in zip(map(widen, gradients), *memories, strict=True):
         if not gradient.numel():
-            norms, factors = [*norms, gradient.new_zeros(())], [*factors, gradient.new_ones(())]
+            norms.append(gradient.new_zeros(()))
+            factors.append(gradient.new_ones(()))
             continue
         largest = torch.maximum(gradient.amax(), -gradient.amin())
         maximum.copy_(torch.where(largest.isfinite(), theta * maximum + (1 - theta) * largest.detach(), maximum))
         limit = maximum / (1 - theta**step)
         whole = gradient.is_cpu and bool(largest <= limit)  # a device is not waited for
-        cut = 1.0 if whole else torch.where(gradient.abs() > limit, (limit / largest).to(gradient), 1.0)
+        sizes = None if whole else gradient.abs()
+        cut = 1.0 if sizes is None else torch.where(sizes > limit, (limit / largest).to(gradient), 1.0)
         norm = torch.linalg.vector_norm(gradient if whole else gradient * cut)
         active = (norm > 0) & norm.isfinite()
         m.copy_(torch.where(active, gamma1 * m + (1 - gamma1) * norm.detach(), m))
         v.copy_(torch.where(active, gamma2 * v + (1 - gamma2) * norm.detach().square(), v))
         wanted = (m / (1 - gamma1**step)) / ((v / (1 - gamma2**step)).sqrt() + eps)
         factors.append(torch.where(active, cut * (wanted / norm).to(gradient), 1.0))
-        norms.append(norm if whole else gradient.abs())
+        norms.append(norm if sizes is None else sizes)
     y = multiply(gradients, factors, norms)
     stats = {"steady_scale": [factor.detach() for factor in factors]}
     return Normed(y, stats, {"step": step} | dict(zip(("maximum", "m", "v"), memories, strict=True)))
