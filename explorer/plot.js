@@ -76,15 +76,17 @@ class Plot {
     this.node.setAttribute("aria-label", data.alt);
     this.node.style.height = `${data.height}px`;
     const colors = this.colors();
-    const drawing = JSON.stringify([data.figure, data.blocks, data.height, data.group, colors]);
+    const frame = JSON.stringify([data.blocks?.palette, data.height, data.group, colors]);
+    const drawing = frame + JSON.stringify([data.figure, data.blocks]);
     const live = data.live;
     const fresh = live && live.run !== this.live.run;
     if (fresh) this.live = { run: live.run, count: 0 };
     if (drawing !== this.drawing || fresh) {
       const figure = data.blocks ? blockFigure(data.blocks, look.blocks) : JSON.parse(data.figure);
       if (live) this.carryOver(figure.data.slice(0, live.x.length), fresh);
-      if (!(await this.react(figure, data, colors))) return;
-      this.drawing = drawing;
+      const refilled = data.blocks && frame === this.frame && this.refill(figure);
+      if (!refilled && !(await this.react(figure, data, colors))) return;
+      Object.assign(this, { drawing, frame: data.blocks && frame });
     }
     if (live) await this.append(live);
   }
@@ -98,10 +100,7 @@ class Plot {
     }
     this.join(solid ? data.group : null);
     const layout = { ...figure.layout, template: { layout: look.layout }, uirevision: "keep", height: data.height };
-    if (solid) {
-      this.shape = layout.scene.aspectratio;
-      layout.scene = { ...layout.scene, ...(this.camera && { camera: this.camera }), ...this.aspect() };
-    }
+    if (solid) layout.scene = this.seen(layout.scene);
     const buttons = [["toImage", solid ? "resetCameraDefault3d" : "resetScale2d"]];
     // Four points a pixel look best; without a graphics card they take four times as long as one.
     const plotGlPixelRatio = software ? Math.min(2, devicePixelRatio) : 2;
@@ -109,6 +108,27 @@ class Plot {
     await Plotly.react(this.node, paint(figure.data, colors), paint(layout, colors), config);
     if (!this.listening) this.listen();
     this.refine(this.node._fullLayout.scene?._scene);
+    this.pointAgain();
+    return true;
+  }
+
+  /** Give the scene the numbers of another block picture of the same look, and say whether that was possible: Plotly
+   * knows nothing of a trace that was empty. Plotly.react would do it too, but it reads and checks the complete figure
+   * first, which takes longer than drawing it. */
+  refill(/** @type {any} */ figure) {
+    const { data, layout, _fullData, _fullLayout } = this.node;
+    const { _scene: scene } = _fullLayout.scene;
+    const empty = (/** @type {any[]} */ traces) => traces.map((trace) => !trace.x.length);
+    if (scene.glplot.contextLost || !same(empty(figure.data), empty(data))) return false;
+    figure.data.forEach((/** @type {any} */ trace, /** @type {number} */ i) => {
+      const numbers = Object.fromEntries(NUMBERS.filter((name) => name in trace).map((name) => [name, trace[name]]));
+      Object.assign(data[i], numbers);
+      Object.assign(_fullData[i], numbers, !trace.cells && { _length: trace.x.length });
+    });
+    for (const into of [layout.scene, _fullLayout.scene]) fill(into, this.seen(figure.layout.scene));
+    scene.plot(_fullData, _fullLayout, layout);
+    this.refine(scene);
+    this.node.emit("plotly_afterplot");
     this.pointAgain();
     return true;
   }
@@ -165,6 +185,12 @@ class Plot {
   }
 
   // Cameras --------------------------------------------------------------------------------------------------------
+
+  /** A scene from where the visitor looks at it. */
+  seen(/** @type {any} */ scene) {
+    this.shape = scene.aspectratio;
+    return { ...scene, ...(this.camera && { camera: this.camera }), ...this.aspect() };
+  }
 
   /** The shape of the picture, smaller where the plot is narrow, times what the visitor zoomed. */
   aspect(prefix = "") {
@@ -333,6 +359,14 @@ function paint(/** @type {any} */ value, /** @type {Record<string, string>} */ c
   return painted;
 }
 
+/** Write the parts of one object over those of another, and leave what else is there. */
+function fill(/** @type {any} */ into, /** @type {any} */ parts) {
+  for (const [name, part] of Object.entries(parts)) {
+    if (part !== null && typeof part === "object" && !Array.isArray(part)) fill((into[name] ??= {}), part);
+    else into[name] = part;
+  }
+}
+
 function same(/** @type {any} */ one, /** @type {any} */ other) {
   return JSON.stringify(one) === JSON.stringify(other);
 }
@@ -340,6 +374,7 @@ function same(/** @type {any} */ one, /** @type {any} */ other) {
 // The block picture ------------------------------------------------------------------------------------------------
 // The same faces and lines, in the same order, as normcore/figures/geometry.py.
 
+const NUMBERS = ["x", "y", "z", "i", "j", "k", "intensity", "cells", "size", "hovertext"];
 const ABSENT = 254;
 const FADED = 255;
 const AXES = [0, 1, 2];

@@ -107,7 +107,8 @@ def styles() -> dict[str, Any]:
         ramps += [((band + 1) / 3, scale[-1][1])]
     return {
         "lit": mesh | {"name": "lit"},
-        "faded": mesh | {"name": "faded", "colorscale": [(0, "$muted"), (1, "$muted")], "opacity": 0.08},
+        "faded": mesh
+        | {"name": "faded", "colorscale": [(0, "$muted"), (1, "$muted")], "cmin": 0, "cmax": 2, "opacity": 0.08},
         "lines": line | {"name": "lines", "line": {"color": "#ffffff", "width": 1.5}, "opacity": 0.6},
         "edges": line | {"name": "edges", "line": {"color": "$muted", "width": 1}, "opacity": 0.4},
         "picked": line | {"name": "picked", "line": {"color": "$ink", "width": 6}},

@@ -12,6 +12,13 @@ DRAWN = """count => {
   return plots.length === count && plots.every((plot) => plot._fullLayout?.scene?._scene?.glplot);
 }"""
 EYE = "() => document.querySelector('.normcore-plot')._fullLayout.scene._scene.getCamera().eye.x"
+SHOWN = """() => {
+  const { _fullData, _fullLayout } = document.querySelector('.normcore-plot');
+  const { glplot, axesOptions } = _fullLayout.scene._scene;
+  const numbers = (trace) => ['x', 'y', 'z', 'i', 'intensity', 'hovertext'].map((name) => [...(trace[name] ?? [])]);
+  const objects = glplot.objects.map((drawn) => [drawn._trace.data.name, drawn.bounds]);
+  return [_fullData.map(numbers), objects, glplot.bounds, axesOptions.ticks, axesOptions.labels];
+}"""  # what the scene was given, and what it draws from
 ONE = "method=group_norm"
 
 
@@ -108,6 +115,7 @@ def test_a_link_restores_every_control(visit: Callable[..., Page], browser: Brow
             "aria-valuetext"
         )
     assert other.get_by_role("radio", name="samples apart").is_checked()
+    assert other.evaluate(SHOWN) == page.evaluate(SHOWN)
     other.close()
 
 
