@@ -1,5 +1,6 @@
 """Regions that no fused kernel of PyTorch fits: one formula, run over blocks of the tensor that stay in the cache."""
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -27,6 +28,10 @@ class Recipe(NamedTuple):
         """What the values are multiplied with, given the mean square or variance of their region."""
         return (root(second) + self.eps).reciprocal() if self.outside else (second + self.eps).rsqrt()
 
+    def in_a_row(self, x: Tensor) -> bool:
+        """Whether the elements of a region lie side by side in memory."""
+        return x.is_contiguous() and self.dims == tuple(range(x.ndim - len(self.dims), x.ndim))
+
     def within(self, parameter: Tensor) -> bool:
         """Whether a parameter differs within a region."""
         return any(parameter.shape[d] > 1 for d in self.dims)
@@ -53,8 +58,14 @@ def scale_regions(recipe: Recipe, x: Tensor, weight: Tensor | None, bias: Tensor
 
 
 def _formula(
-    recipe: Recipe, x: Tensor, weight: Tensor | None, bias: Tensor | None, out: Tensor | None = None
+    recipe: Recipe,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    out: Tensor | None = None,
+    spare: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
+    """The result, into `out` if given, and the statistics; the squares go to `spare`, or to `out` if not centered."""
     centered = x
     mean: tuple[Tensor, ...] = ()
     if recipe.centered:
@@ -65,14 +76,27 @@ def _formula(
         centered = torch.sub(x, origin, out=out)
         rest = centered.mean(recipe.dims, keepdim=True)
         centered, mean = centered.sub_(rest), (origin + rest,)
-    second = centered.square().sum(recipe.dims, keepdim=True) / recipe.total
+    squares = torch.square(centered, out=spare if recipe.centered else out)
+    second = squares.sum(recipe.dims, keepdim=True) / recipe.total
     factors = [recipe.scale(second)]
     if weight is not None:
         factors = [*factors, weight] if recipe.within(weight) else [factors[0] * weight]
     y = centered
     for factor in factors:
         y = torch.mul(y, factor, out=out)
-    return (y if bias is None else torch.add(y, bias, out=out)), second, *mean
+    return (y if bias is None else y.add_(bias)), second, *mean
+
+
+def _by_kernel(recipe: Recipe, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, ...]:
+    """The formula of regions that lie in a row, through PyTorch's kernel for groups: its divisor is replaced after."""
+    tiny, size = torch.finfo(x.dtype).tiny, math.prod(x.shape[d] for d in recipe.dims)
+    y, *found = torch.native_group_norm(x, None, None, x.numel() // size, 1, size, 1, tiny)
+    mean, inverse = (t.reshape(x.shape[: recipe.dims[0]] + (1,) * len(recipe.dims)) for t in found)
+    second = (inverse.square().reciprocal() - tiny).clamp_min(0) * (size / recipe.total)
+    y *= recipe.scale(second) / inverse
+    if weight is not None:
+        y *= weight
+    return (y if bias is None else y.add_(bias)), second, mean
 
 
 def _gradient(
@@ -80,13 +104,13 @@ def _gradient(
 ) -> tuple[Tensor | None, ...]:
     """The gradients of x, weight and bias."""
     scale = recipe.scale(second)
-    unit = (x - mean[0] if mean else x) * scale
+    unit = (x - mean[0]).mul_(scale) if mean else x * scale
     product = g * unit
     by_weight = None if weight is None else product.sum_to_size(weight.shape)
     by_bias = None if bias is None else g.sum_to_size(bias.shape)
     outer = scale
     if weight is not None and recipe.within(weight):
-        g, product = g * weight, product * weight
+        g, product = g * weight, product.mul_(weight)
     elif weight is not None:
         outer = scale * weight
     slope = product.sum(recipe.dims, keepdim=True) / recipe.total
@@ -94,8 +118,8 @@ def _gradient(
         slope = slope / (scale * root(second))
     g = torch.addcmul(g, unit, slope, value=-1)
     if mean:
-        g = g - g.mean(recipe.dims, keepdim=True)
-    return g * outer, by_weight, by_bias
+        g -= g.mean(recipe.dims, keepdim=True)
+    return g.mul_(outer), by_weight, by_bias
 
 
 class _InBlocks(torch.autograd.Function):
@@ -103,11 +127,13 @@ class _InBlocks(torch.autograd.Function):
 
     @staticmethod
     def forward(recipe: Recipe, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, ...]:
+        if recipe.centered and recipe.in_a_row(x):
+            return _by_kernel(recipe, x, weight, bias)
         axis, step = _cut(x, recipe.dims)
-        if step == x.shape[axis]:
-            return _formula(recipe, x, weight, bias)
         y, found = torch.empty_like(x), []
+        spare = torch.empty_like(x.narrow(axis, 0, step)) if recipe.centered else None
         for block in _blocks(axis, step, x, weight, bias, y):
+            block.append(spare if spare is None else spare.narrow(axis, 0, block[0].shape[axis]))
             found.append(_formula(recipe, *block)[1:])
         return y, *(torch.cat(parts, axis) for parts in zip(*found, strict=True))
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from normcore.core.region import Bound
-from normcore.core.statistics import Later, Statistics, along_channels, cast, center, variance, widen
+from normcore.core.statistics import Later, Statistics, along_channels, cast, own_variance, widen
 
 State = Mapping[str, Tensor]
 
@@ -54,7 +54,7 @@ def remembered_variance(
     """
     if tracks and not training:
         return {"running_var": along_channels(state["running_var"].to(x.dtype), region)}, state
-    var = variance(center(x, region)[0], region)
+    var = own_variance(x, region)
     if tracks:
         state = average(state, {"running_var": var * (region.size / (region.size - 1 or 1))}, momentum)
     return {"var": region.spread(var)}, state

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -175,6 +175,41 @@ def variance(centered: Tensor, region: Bound, unbiased: bool = False) -> Tensor:
     """The mean square of centered values by region; `unbiased` divides by one less, a lone element giving 0."""
     total = region.size - 1 or 1 if unbiased else region.size
     return region.mean(centered.square()) * (region.size / total)
+
+
+class _Variance(torch.autograd.Function):
+    """The variance of some dimensions, keeping no more than the input and the mean for its gradient."""
+
+    @staticmethod
+    def forward(x: Tensor, dims: tuple[int, ...], total: int) -> tuple[Tensor, Tensor]:
+        mean = x.mean(dims, keepdim=True)
+        centered = x - mean
+        rest = centered.mean(dims, keepdim=True)
+        return centered.sub_(rest).square_().sum(dims, keepdim=True) / total, mean + rest
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        x, ctx.dims, ctx.total = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(x, output[1])
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+        x, mean = ctx.saved_tensors
+        if torch.is_grad_enabled():  # this gradient will be differentiated itself, and the mean with it
+            mean = x.mean(ctx.dims, keepdim=True)
+        return (x - mean) * (g * (2 / ctx.total)), None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor, dims: tuple[int, ...], total: int) -> Any:
+        """A mapped dimension is one more that is not averaged over."""
+        return _Variance.apply(x.movedim(in_dims[0], 0), tuple(d + 1 for d in dims), total), (0, 0)
+
+
+def own_variance(x: Tensor, region: Bound, unbiased: bool = False) -> Tensor:
+    """The variance by region of values that nobody else needs centered."""
+    total = region.size - 1 or 1 if unbiased else region.size
+    return _Variance.apply(region.split(x), region.reduced, total)[0].reshape(region.region_shape)
 
 
 def cast(x: Optional, dtype: torch.dtype) -> Optional:

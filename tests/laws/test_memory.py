@@ -21,6 +21,8 @@ IN_BLOCKS = [
     ("ghost_batch_norm", "image"),
     ("group_norm", "tokens"),
     ("rms_norm", "image"),
+    ("bert_layer_norm", "tokens"),  # the kernel for groups, its divisor replaced
+    ("weight_standardization", "conv2d"),
 ]
 in_blocks = pytest.mark.parametrize(
     ("method", "layout"), [pytest.param(METHODS[key], layout, id=f"{key}-{layout}") for key, layout in IN_BLOCKS]

@@ -15,12 +15,7 @@ from normcore.core import (
     Normed,
     Paper,
     Region,
-    affine,
-    center,
-    root,
     standardize,
-    variance,
-    widen,
 )
 
 
@@ -43,13 +38,7 @@ def bert_layer_norm(
     Shapes: x (n c) or (n t c); weight and bias (c).
     Source: Rush 2018, The Annotated Transformer.
     """
-    if eps_place == "inside":
-        return Normed(*standardize(x, channels, eps, weight, bias, unbiased))
-    centered, mean = center(widen(x), channels)
-    var = channels.spread(variance(centered, channels, unbiased))
-    y = affine(centered / (root(var) + eps), channels, weight, bias)
-    stats = {"mean": channels.spread(mean).detach(), "var_unbiased" if unbiased else "var": var.detach()}
-    return Normed(y.to(x.dtype), stats)
+    return Normed(*standardize(x, channels, eps, weight, bias, unbiased, eps_place))
 
 
 def _formula(settings: Mapping[str, Any]) -> str:

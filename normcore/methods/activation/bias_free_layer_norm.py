@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from normcore.core import GAIN, Bound, Epsilon, Method, Normed, Paper, Region, affine, center, variance, widen
+from normcore.core import GAIN, Bound, Epsilon, Method, Normed, Paper, Region, affine, own_variance, widen
 
 
 def bias_free_layer_norm(x: Tensor, channels: Bound, *, weight: Tensor | None = None, eps: Epsilon = 1e-5) -> Normed:
@@ -16,7 +16,7 @@ def bias_free_layer_norm(x: Tensor, channels: Bound, *, weight: Tensor | None = 
     Source: Zamir et al. 2021 (Restormer), arXiv:2111.09881, and its code.
     """
     wide = widen(x)
-    var = channels.spread(variance(center(wide, channels)[0], channels))
+    var = channels.spread(own_variance(wide, channels))
     y = affine(wide * (var + eps).rsqrt(), channels, weight, None)
     return Normed(y.to(x.dtype), {"var": var.detach()})
 

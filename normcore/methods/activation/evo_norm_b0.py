@@ -23,9 +23,8 @@ from normcore.core import (
     Slot,
     affine,
     along_channels,
-    center,
+    own_variance,
     remembered_variance,
-    variance,
     widen,
 )
 
@@ -58,8 +57,7 @@ def evo_norm_b0(
     wide = widen(x)
     used, state = remembered_variance(wide, batch, state, training, track_running_stats, momentum)
     (batch_var,) = used.values()
-    centered, _ = center(wide, instance)
-    instance_var = instance.spread(variance(centered, instance))
+    instance_var = instance.spread(own_variance(wide, instance))
     slope = 1.0 if v is None else along_channels(v.to(wide.dtype), batch)
     divisor = torch.maximum((batch_var + eps).sqrt(), slope * wide + (instance_var + eps).sqrt())
     stats = {**used, "instance_var": instance_var}

@@ -15,8 +15,7 @@ from normcore.core import (
     Slot,
     affine,
     along_channels,
-    center,
-    variance,
+    own_variance,
     widen,
 )
 
@@ -40,8 +39,7 @@ def evo_norm_s0(
     Source: Liu, Brock, Simonyan and Le 2020, arXiv:2004.02967.
     """
     wide = widen(x)
-    centered, _ = center(wide, groups)
-    var = groups.spread(variance(centered, groups))
+    var = groups.spread(own_variance(wide, groups))
     swish = wide * torch.sigmoid(wide if v is None else wide * along_channels(v.to(wide.dtype), groups))
     y = affine(swish * (var + eps).rsqrt(), groups, weight, bias)
     return Normed(y.to(x.dtype), {"var": var.detach()})

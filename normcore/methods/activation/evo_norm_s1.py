@@ -13,8 +13,7 @@ from normcore.core import (
     Paper,
     Region,
     affine,
-    center,
-    variance,
+    own_variance,
     widen,
 )
 
@@ -37,8 +36,7 @@ def evo_norm_s1(
     Source: Liu, Brock, Simonyan and Le 2020, arXiv:2004.02967.
     """
     wide = widen(x)
-    centered, _ = center(wide, groups)
-    var = groups.spread(variance(centered, groups))
+    var = groups.spread(own_variance(wide, groups))
     swish = functional.silu(wide)
     y = affine(swish * (var + eps).rsqrt(), groups, weight, bias)
     return Normed(y.to(x.dtype), {"var": var.detach()})

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from normcore.core import GAIN, Bound, Epsilon, Method, Normed, Paper, Region, affine, center, variance, widen
+from normcore.core import GAIN, Bound, Epsilon, Method, Normed, Paper, Region, affine, own_variance, widen
 
 
 def simple_norm(x: Tensor, channels: Bound, *, weight: Tensor | None = None, eps: Epsilon = 1e-6) -> Normed:
@@ -15,7 +15,7 @@ def simple_norm(x: Tensor, channels: Bound, *, weight: Tensor | None = None, eps
     Source: Wightman 2024, timm, https://github.com/huggingface/pytorch-image-models/issues/2380.
     """
     wide = widen(x)
-    var = channels.spread(variance(center(wide, channels)[0], channels, unbiased=True))
+    var = channels.spread(own_variance(wide, channels, unbiased=True))
     y = affine(wide * (var + eps).rsqrt(), channels, weight, None)
     return Normed(y.to(x.dtype), {"var_unbiased": var.detach()})
 

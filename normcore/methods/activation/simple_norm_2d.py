@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from normcore.core import GAIN, Bound, Epsilon, Method, Normed, Paper, Region, affine, center, variance, widen
+from normcore.core import GAIN, Bound, Epsilon, Method, Normed, Paper, Region, affine, own_variance, widen
 
 
 def simple_norm_2d(x: Tensor, position: Bound, *, weight: Tensor | None = None, eps: Epsilon = 1e-6) -> Normed:
@@ -15,7 +15,7 @@ def simple_norm_2d(x: Tensor, position: Bound, *, weight: Tensor | None = None, 
     Source: Wightman 2024, timm, https://github.com/huggingface/pytorch-image-models/issues/2380.
     """
     wide = widen(x)
-    var = position.spread(variance(center(wide, position)[0], position, unbiased=True))
+    var = position.spread(own_variance(wide, position, unbiased=True))
     y = affine(wide * (var + eps).rsqrt(), position, weight, None)
     return Normed(y.to(x.dtype), {"var_unbiased": var.detach()})
 

@@ -1,6 +1,9 @@
-"""Weight normalization: the length and the direction of each unit's weights become separate parameters."""
+"""Weight normalization: the length and the direction of each unit's weights become separate parameters.
 
-from typing import Annotated
+Longer than most: a kernel of PyTorch's, with a second gradient and a way to be mapped.
+"""
+
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -10,6 +13,42 @@ from normcore.core import Bound, Method, Normed, OneOf, Paper, Region, Slot, wid
 
 def _norm(weight: Tensor, unit: Bound) -> Tensor:
     return torch.linalg.vector_norm(weight, dim=unit.reduced, keepdim=True)
+
+
+class _Kernel(torch.autograd.Function):
+    """PyTorch's kernel, without its second gradient: that one (of torch 2.13) takes the norm for a constant."""
+
+    @staticmethod
+    def forward(weight: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+        return torch._weight_norm_interface(weight.contiguous(), gain.contiguous(), 0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(*inputs, output[1])
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+        weight, gain, norm = ctx.saved_tensors
+        if not torch.is_grad_enabled():
+            return torch.ops.aten._weight_norm_interface_backward(
+                g.contiguous(), weight.contiguous(), gain.contiguous(), norm, 0
+            )
+        dims = tuple(range(1, weight.ndim))
+        norm = torch.linalg.vector_norm(weight, dim=dims, keepdim=True)
+        along = (g * weight / norm).sum(dims, keepdim=True)
+        return (g - weight / norm * along) * (gain / norm), along
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *inputs: Tensor) -> tuple[tuple[Tensor, ...], tuple[int, int]]:
+        """A mapped dimension is nothing but more units."""
+        size = info.batch_size
+        rows = (
+            t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
+            for t, dim in zip(inputs, in_dims, strict=True)
+        )
+        done = _Kernel.apply(*(t.flatten(0, 1) for t in rows))
+        return tuple(t.unflatten(0, (size, -1)) for t in done), (0, 0)
 
 
 def weight_norm(
@@ -24,8 +63,11 @@ def weight_norm(
     Source: Salimans and Kingma 2016, arXiv:1602.07868.
     """
     wide = widen(weight)
-    norm = _norm(wide, unit)
-    y = wide / norm if gain is None else wide * (gain.to(wide.dtype) / norm)
+    if gain is None or dim is None or torch.compiler.is_compiling():
+        norm = _norm(wide, unit)
+        y = wide / norm if gain is None else wide * (gain.to(wide.dtype) / norm)
+    else:
+        y, norm = _Kernel.apply(wide, gain.to(wide.dtype))
     return Normed(y.to(weight.dtype), {"norm": norm.detach()})
 
 
