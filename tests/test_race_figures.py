@@ -1,5 +1,6 @@
 """What a race draws: means, bands and smoothing against plain loops, crosses where seeds diverged, words for all."""
 
+import json
 from itertools import islice
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from normcore.figures import assemble
 from normcore.figures.race import Line, curves, layers, standings, strip
 from normcore.lab import curves as drawn
 from normcore.lab.race import Contestant, Race
@@ -219,3 +221,16 @@ def test_the_table_of_curves_is_the_curves(noisy: np.ndarray) -> None:
 )
 def test_layers_are_spoken_of_by_their_place(name: str, said: str) -> None:
     assert drawn.spoken(name) == said
+
+
+def test_a_figure_is_the_same_whether_or_not_plotly_checks_it(
+    noisy: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def figures() -> list[Any]:
+        lines = [line(curve) for curve in drawn.losses(made(noisy), "step", "std", 0.5, 100)]
+        bars = standings(["a"], ["#3366aa"], np.array([1.0]), np.array([np.nan]), ["words"], "loss")
+        return [json.loads(figure.to_json()) for figure in (curves(lines, TITLES, zero="a"), bars)]
+
+    checked = figures()
+    monkeypatch.setattr(assemble, "CHECKED", False)
+    assert figures() == checked

@@ -7,6 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from normcore.figures import theme
+from normcore.figures.assemble import assemble
 
 LEGEND = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
 MARGIN = {"l": 8, "r": 8, "t": 8, "b": 8}
@@ -73,7 +74,7 @@ def curves(
         "margin": MARGIN,
         "uirevision": "curves",
     }
-    return go.Figure(traces, layout)
+    return assemble(traces, layout)
 
 
 def shares(rows: Sequence[tuple[str, tuple[float, float, float]]]) -> go.Figure:
@@ -112,4 +113,4 @@ def shares(rows: Sequence[tuple[str, tuple[float, float, float]]]) -> go.Figure:
         "margin": MARGIN | {"r": 20},
         "uirevision": "shares",
     }
-    return go.Figure(traces, layout)
+    return assemble(traces, layout)

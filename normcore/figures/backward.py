@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 
 from normcore.figures import theme
 from normcore.figures.affine import LEGEND, MARGIN
+from normcore.figures.assemble import assemble
 
 
 def gradients(output: np.ndarray, series: Sequence[tuple[str, np.ndarray]], shown: np.ndarray) -> go.Figure:
@@ -54,7 +55,7 @@ def gradients(output: np.ndarray, series: Sequence[tuple[str, np.ndarray]], show
         "margin": MARGIN,
         "uirevision": "gradients",
     }
-    return go.Figure(traces, layout)
+    return assemble(traces, layout)
 
 
 def epsilon_lines(lines: Sequence[tuple[str, np.ndarray, np.ndarray, float, str]]) -> go.Figure:
@@ -85,4 +86,4 @@ def epsilon_lines(lines: Sequence[tuple[str, np.ndarray, np.ndarray, float, str]
         "margin": MARGIN,
         "uirevision": "epsilon",
     }
-    return go.Figure(traces, layout)
+    return assemble(traces, layout)

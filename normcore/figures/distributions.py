@@ -8,6 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from normcore.figures import theme
+from normcore.figures.assemble import assemble
 from normcore.figures.heat import number
 
 FEW = 12
@@ -47,7 +48,7 @@ def ridges(
             color = theme.REGION_COLORS[row % len(theme.REGION_COLORS)]
             traces += _ridge(region, float(-row), color, panel)
     ticks = {-row: name for row, name in enumerate(names)}
-    return go.Figure(traces, _panels(spans, (0.5 - len(before), OVERLAP + 0.05), ticks, title))
+    return assemble(traces, _panels(spans, (0.5 - len(before), OVERLAP + 0.05), ticks, title))
 
 
 def bands(
@@ -68,8 +69,7 @@ def bands(
     for panel, (found, said) in enumerate(((before, words_before), (after, words_after))):
         known = np.flatnonzero(np.isfinite(found).all(axis=1))
         shared = {
-            "xaxis": f"x{panel + 1}",
-            "yaxis": f"y{panel + 1}",
+            **_axes(panel),
             "y": -known.astype(np.float32),
             "showlegend": False,
             "hoverinfo": "skip",
@@ -78,7 +78,7 @@ def bands(
             bar = {
                 "type": "bar",
                 "orientation": "h",
-                "base": found[known, low].astype(np.float32),
+                "base": found[known, low].tolist(),
                 "x": (found[known, high] - found[known, low]).astype(np.float32),
                 "marker": {"color": _faded(color, opacity), "line": {"width": 0}},
             }
@@ -94,7 +94,7 @@ def bands(
     places = np.unique(np.linspace(0, len(before) - 1, min(5, len(before))).round().astype(int)).tolist()
     layout = _panels(spans, (0.4 - len(before), 0.6), {-place: names[place] for place in places}, "region")
     layout |= {"barmode": "overlay", "bargap": 0.15 if len(before) <= 40 else 0.0, "hovermode": "y"}
-    return go.Figure(traces, layout)
+    return assemble(traces, layout)
 
 
 def span(lows: np.ndarray, highs: np.ndarray) -> tuple[float, float]:
@@ -109,8 +109,7 @@ def _ridge(region: Ridge, base: float, color: str, panel: int) -> list[dict[str,
     if not np.isfinite([region.low, region.high]).all():
         return []
     shared = {
-        "xaxis": f"x{panel + 1}",
-        "yaxis": f"y{panel + 1}",
+        **_axes(panel),
         "line": {"color": color, "width": 1.6},
         "showlegend": False,
         "hoverinfo": "text",
@@ -149,19 +148,19 @@ def _panels(
         "uirevision": "distributions",
     }
     for panel, (side, domain) in enumerate((("before", (0.5 + GAP / 2, 1.0)), ("after", (0.0, 0.5 - GAP / 2)))):
-        number = str(panel + 1) if panel else ""
-        layout[f"xaxis{number}"] = {
+        across, upwards = _axes(panel).values()
+        layout[across.replace("x", "xaxis")] = {
             "range": list(spans[panel]),
-            "anchor": f"y{number}",
+            "anchor": upwards,
             "title": {"text": f"value {side}", "standoff": 4},
             "nticks": 6,
             "tickangle": 0,
             "zeroline": True,
         }
-        layout[f"yaxis{number}"] = {
+        layout[upwards.replace("y", "yaxis")] = {
             "domain": list(domain),
             "range": list(rows),
-            "anchor": f"x{number}",
+            "anchor": across,
             "title": {"text": title},
             "tickvals": list(ticks),
             "ticktext": list(ticks.values()),
@@ -171,6 +170,12 @@ def _panels(
             "fixedrange": True,
         }
     return layout
+
+
+def _axes(panel: int) -> dict[str, str]:
+    """What Plotly calls the axes of a panel."""
+    number = str(panel + 1) if panel else ""
+    return {"xaxis": f"x{number}", "yaxis": f"y{number}"}
 
 
 def _faded(color: str, opacity: float) -> str:

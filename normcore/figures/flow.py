@@ -7,6 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from normcore.figures import theme
+from normcore.figures.assemble import assemble
 
 
 def powers(values: np.ndarray, room: float = 0.08) -> dict[str, Any]:
@@ -90,7 +91,7 @@ def layers(gradient: np.ndarray, weights: np.ndarray, spread: np.ndarray, flat: 
         "hovermode": "closest",
         "uirevision": "layers",
     }
-    return go.Figure(traces, layout)
+    return assemble(traces, layout)
 
 
 def singular(values: np.ndarray, floor: float) -> go.Figure:
@@ -112,7 +113,7 @@ def singular(values: np.ndarray, floor: float) -> go.Figure:
         "shapes": [line("y", 1.0)],
         "uirevision": "singular",
     }
-    return go.Figure([trace], layout)
+    return assemble([trace], layout)
 
 
 def line(axis: str, at: float) -> dict[str, Any]:

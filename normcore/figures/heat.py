@@ -7,6 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from normcore.figures import theme
+from normcore.figures.assemble import assemble
 
 # From far below the middle to far above it; both ends differ from it in lightness, and from each other in hue.
 DIVERGING = ("#1f3f7a", "#4a6fc0", "#93a8de", "#e9e7dc", "#e3a469", "#bd6427", "#7a3510")
@@ -80,7 +81,7 @@ def heat(
     if square:
         across, down = across | {"constrain": "domain"}, down | {"constrain": "domain", "scaleanchor": "x"}
     margin = {"l": 8, "r": 8, "t": 12, "b": 8}
-    return go.Figure([trace], {"xaxis": across, "yaxis": down, "margin": margin, "uirevision": "heat"})
+    return assemble([trace], {"xaxis": across, "yaxis": down, "margin": margin, "uirevision": "heat"})
 
 
 def _words(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], unit: str) -> list[list[str]]:

@@ -8,6 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from normcore.figures import theme
+from normcore.figures.assemble import assemble
 
 PANELS = {
     "heat": (0.70, 1.0),
@@ -75,7 +76,7 @@ def watch(heat: Heat, course: Course, steps: int, roll: int, clipped: bool) -> g
     }
     layout |= _axes(heat, course)
     layout |= {"annotations": _titles(clipped, roll), "shapes": _lost(course)}
-    return go.Figure(traces, layout)
+    return assemble(traces, layout)
 
 
 def _axes(heat: Heat, course: Course) -> dict[str, Any]:

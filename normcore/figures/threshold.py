@@ -7,6 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from normcore.figures import theme
+from normcore.figures.assemble import assemble
 
 UNDER, OVER, OUTSIDE = theme.REGION_COLORS[0], theme.REGION_COLORS[1], theme.REGION_COLORS[6]
 MANY = 300
@@ -87,7 +88,7 @@ def histogram(edges: np.ndarray, counts: np.ndarray, threshold: float, words: st
         ],
         "uirevision": "histogram",
     }
-    return go.Figure([bars], layout)
+    return assemble([bars], layout)
 
 
 def plural(count: int) -> str:
@@ -225,4 +226,4 @@ def course(
         "hovermode": "closest",
         "uirevision": "course",
     }
-    return go.Figure(traces, layout)
+    return assemble(traces, layout)

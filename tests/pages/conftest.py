@@ -18,3 +18,8 @@ def nothing_beside_the_page() -> Iterator[None]:
         patch.setattr(manifest_scanner, "scan_component_manifests", lambda *_: [])
         patch.setattr(script_runner, "_clean_problem_modules", lambda: None)
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def figures_are_checked() -> None:
+    """Not here: pages draw as they do for a visitor."""
