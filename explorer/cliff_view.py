@@ -140,9 +140,10 @@ def _buttons(shown: str, steps: int) -> int:
         with st.container(width=320):
             until = int(controls.select("Shown up to step", range(steps + 1), shown, steps))
     with places[0]:
-        label, icon = ("Pause", "pause") if rolling else ("Roll", "play_arrow")
+        # Pause has a key of its own, as on the Race page.
+        label, key, icon = ("Pause", "stand", "pause") if rolling else ("Roll", "roll", "play_arrow")
         asked = (not rolling, shown, steps)
-        st.button(label, on_click=_roll, args=asked, key="roll", type="primary", icon=f":material/{icon}:")
+        st.button(label, on_click=_roll, args=asked, key=key, type="primary", icon=f":material/{icon}:")
     with places[1]:
         stuck = rolling or until == steps
         asked_one = (shown, steps, 1)

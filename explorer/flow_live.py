@@ -87,9 +87,8 @@ def _buttons(experiment: Experiment, desk: Bench, state: State, same: bool) -> N
     """Start or pause, and what is going to be computed."""
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         if state.going:
-            st.button(
-                "Pause", on_click=partial(_pause, experiment.name), key=f"{experiment.name}_go", icon=":material/pause:"
-            )
+            key = f"{experiment.name}_pause"  # its own, as on the Race page
+            st.button("Pause", on_click=partial(_pause, experiment.name), key=key, icon=":material/pause:")
         else:
             over = same and state.phase in ("finished", "broken off")
             label = "Go on" if same and state.phase == "paused" else "Start"

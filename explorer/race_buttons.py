@@ -35,11 +35,15 @@ def look(mine: Desk) -> None:
 
 
 def buttons(setup: Raced, mine: Desk, state: State, keeps: bool = True) -> None:
-    """Play, pause, step, reset, keep; and how fast."""
+    """Play, pause, step, reset, keep; and how fast.
+
+    Pause has a key of its own: while a timer ticks, the browser may send a click twice, and the second time whatever
+    stands under its key by then would be pressed.
+    """
     same = is_same(setup, mine)
     over = same and state.phase in ("finished", "broken off")
     if state.going:
-        st.button("Pause", on_click=partial(_pause, mine), key="go", type="primary", icon=":material/pause:")
+        st.button("Pause", on_click=partial(_pause, mine), key="pause", type="primary", icon=":material/pause:")
     else:
         label = "Go on" if same and state.phase == "paused" else "Start"
         stuck = over or bool(setup.problem and not same)

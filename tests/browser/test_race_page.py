@@ -56,7 +56,7 @@ def test_it_stops_at_once_and_is_found_again_as_it_was(visit: Callable[..., Page
     page = visit(LONG)
     press(page, "go")
     page.wait_for_function(LONGER, arg=20)
-    press(page, "go")
+    press(page, "pause")
     expect(page.locator(".st-key-go button")).to_have_text(re.compile("Go on"))
     page.wait_for_timeout(500)
     stopped = page.evaluate(STEP)
@@ -88,7 +88,7 @@ def test_no_change_is_lost_while_a_race_runs(visit: Callable[..., Page]) -> None
         expect(page.locator(".st-key-batch [data-testid=stSliderThumbValue]")).to_have_text(expected)
         page.wait_for_url(re.compile(f"batch={expected}|(?!.*batch=)"))
     expect(page.get_by_text("Below is the race before your change.")).to_be_visible()
-    press(page, "go")
+    press(page, "pause")
 
 
 def test_a_link_restores_the_setup_and_the_same_seed_gives_the_same_race(

@@ -171,9 +171,10 @@ def test_a_step_a_reset_and_a_roll() -> None:
     assert page.select_slider("until_40").value == 0
     assert len(re.findall("starts at", words(page))) == 3
     page.button("roll").click().run()
-    assert page.button("roll").label == "Pause"
+    assert page.button("stand").label == "Pause"
+    assert "roll" not in [button.key for button in page.button]  # a click that comes twice must not roll again
     assert page.select_slider("until_40").value > 0
-    page.button("roll").click().run()
+    page.button("stand").click().run()
     assert page.button("roll").label == "Roll"
 
 

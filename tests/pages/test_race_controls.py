@@ -297,7 +297,8 @@ def test_a_race_that_waits_says_its_place(monkeypatch: pytest.MonkeyPatch) -> No
     page.button(key="go").click().run()
     (progress,) = page.get("progress")
     assert "0 wait before yours: it is number 1 in line" in progress.proto.text
-    page.button(key="go").click().run()
+    assert "go" not in [button.key for button in page.button]  # a click that comes twice must not start it again
+    page.button(key="pause").click().run()
     assert page.button(key="go").label == "Go on"
 
 
