@@ -125,7 +125,9 @@ class Plot {
       Object.assign(data[i], numbers);
       Object.assign(_fullData[i], numbers, !trace.cells && { _length: trace.x.length });
     });
-    for (const into of [layout.scene, _fullLayout.scene]) fill(into, this.seen(figure.layout.scene));
+    // The camera as it is now, also in the middle of a drag, of which nobody has heard yet.
+    const seen = { ...this.seen(figure.layout.scene), camera: scene.getCamera() };
+    for (const into of [layout.scene, _fullLayout.scene]) fill(into, seen);
     scene.plot(_fullData, _fullLayout, layout);
     this.refine(scene);
     this.node.emit("plotly_afterplot");
