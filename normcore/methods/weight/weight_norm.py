@@ -63,7 +63,7 @@ def weight_norm(
     Source: Salimans and Kingma 2016, arXiv:1602.07868.
     """
     wide = widen(weight)
-    if gain is None or dim is None or torch.compiler.is_compiling():
+    if gain is None or dim is None or torch.compiler.is_compiling() or not torch.is_grad_enabled():
         norm = _norm(wide, unit)
         y = wide / norm if gain is None else wide * (gain.to(wide.dtype) / norm)
     else:
