@@ -86,7 +86,7 @@ class Plot {
       if (live) this.carryOver(figure.data.slice(0, live.x.length), fresh);
       const refilled = data.blocks && frame === this.frame && this.refill(figure);
       if (!refilled && !(await this.react(figure, data, colors))) return;
-      Object.assign(this, { drawing, frame: data.blocks && frame });
+      Object.assign(this, { drawing, frame });
     }
     if (live) await this.append(live);
   }
@@ -126,7 +126,7 @@ class Plot {
       Object.assign(_fullData[i], numbers, !trace.cells && { _length: trace.x.length });
     });
     // The camera as it is now, also in the middle of a drag, of which nobody has heard yet.
-    const seen = { ...this.seen(figure.layout.scene), camera: scene.getCamera() };
+    const seen = this.seen(figure.layout.scene, scene.getCamera());
     for (const into of [layout.scene, _fullLayout.scene]) fill(into, seen);
     scene.plot(_fullData, _fullLayout, layout);
     this.refine(scene);
@@ -189,9 +189,9 @@ class Plot {
   // Cameras --------------------------------------------------------------------------------------------------------
 
   /** A scene from where the visitor looks at it. */
-  seen(/** @type {any} */ scene) {
+  seen(/** @type {any} */ scene, camera = this.camera) {
     this.shape = scene.aspectratio;
-    return { ...scene, ...(this.camera && { camera: this.camera }), ...this.aspect() };
+    return { ...scene, ...(camera && { camera }), ...this.aspect() };
   }
 
   /** The shape of the picture, smaller where the plot is narrow, times what the visitor zoomed. */

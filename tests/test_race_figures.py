@@ -227,7 +227,7 @@ def test_a_figure_is_the_same_whether_or_not_plotly_checks_it(
     noisy: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def figures() -> list[Any]:
-        lines = [line(curve) for curve in drawn.losses(made(noisy), "step", "std", 0.5, 100)]
+        lines = [line(curve) for curve in drawn.losses(made(noisy), "step", "standard deviation", 0.5, 100)]
         bars = standings(["a"], ["#3366aa"], np.array([1.0]), np.array([np.nan]), ["words"], "loss")
         return [json.loads(figure.to_json()) for figure in (curves(lines, TITLES, zero="a"), bars)]
 

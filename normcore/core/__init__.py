@@ -1,7 +1,7 @@
 """The vocabulary that every method is written in (torch and the standard library only)."""
 
 from normcore.core.axes import AXIS_WORDS, LAYOUTS, LETTERS, axis_sizes, plural
-from normcore.core.blocks import root
+from normcore.core.blocks import in_front, root
 from normcore.core.context import along_samples, chosen_rows, standardize_counted
 from normcore.core.domains import FLAG, Divides, Domain, OneOf, Range
 from normcore.core.errors import NormcoreError
@@ -104,6 +104,7 @@ __all__ = [
     "example_norms",
     "full_precision",
     "generator",
+    "in_front",
     "in_parts",
     "inverse",
     "moved_toward",

@@ -1,11 +1,13 @@
 """Regions that no fused kernel of PyTorch fits: one formula, run over blocks of the tensor that stay in the cache."""
 
 import math
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+
+Maybe = TypeVar("Maybe", Tensor, Tensor | None)
 
 BLOCK = 2**18
 """Elements that one thread works on at a time: a float32 block and its temporaries fit the cache of a core."""
@@ -122,8 +124,19 @@ def _gradient(
     return g.mul_(outer), by_weight, by_bias
 
 
+def in_front(size: int, dims: Sequence[int | None], tensors: Sequence[Maybe]) -> list[Maybe]:
+    """Tensors with the dimension that torch.func.vmap maps, of this size, in front; those without it get it."""
+    return [
+        t if t is None else t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
+        for t, dim in zip(tensors, dims, strict=True)
+    ]
+
+
 class _InBlocks(torch.autograd.Function):
-    """The formula and its gradient, block by block, keeping no more than the input and the statistics."""
+    """The formula and its gradient, block by block, keeping no more than the input and the statistics.
+
+    Forward, a kernel of PyTorch's takes regions that are centered and lie in a row.
+    """
 
     @staticmethod
     def forward(recipe: Recipe, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, ...]:
@@ -169,12 +182,8 @@ class _InBlocks(torch.autograd.Function):
     def vmap(info: Any, in_dims: Any, *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         """A mapped dimension is one more that regions do not span."""
         recipe, *tensors = inputs
-        size = info.batch_size
-        x, weight, bias = (
-            t if t is None else t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
-            for t, dim in zip(tensors, in_dims[1:], strict=True)
-        )
-        result = _InBlocks.apply(recipe._replace(dims=tuple(d + 1 for d in recipe.dims)), x, weight, bias)
+        mapped = in_front(info.batch_size, in_dims[1:], tensors)
+        result = _InBlocks.apply(recipe._replace(dims=tuple(d + 1 for d in recipe.dims)), *mapped)
         return result, (0,) * len(result)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from normcore.core import Bound, Method, Normed, OneOf, Paper, Region, Slot, widen
+from normcore.core import Bound, Method, Normed, OneOf, Paper, Region, Slot, in_front, widen
 
 
 def _norm(weight: Tensor, unit: Bound) -> Tensor:
@@ -42,13 +42,9 @@ class _Kernel(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: Any, *inputs: Tensor) -> tuple[tuple[Tensor, ...], tuple[int, int]]:
         """A mapped dimension is nothing but more units."""
-        size = info.batch_size
-        rows = (
-            t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
-            for t, dim in zip(inputs, in_dims, strict=True)
-        )
-        done = _Kernel.apply(*(t.flatten(0, 1) for t in rows))
-        return tuple(t.unflatten(0, (size, -1)) for t in done), (0, 0)
+        mapped = in_front(info.batch_size, in_dims, inputs)
+        done = _Kernel.apply(*(t.flatten(0, 1) for t in mapped))
+        return tuple(t.unflatten(0, (info.batch_size, -1)) for t in done), (0, 0)
 
 
 def weight_norm(
