@@ -175,7 +175,8 @@ def test_a_constant_region_gives_the_bias_and_finite_gradients(method: Method, l
         tensors = learned(method, x.detach(), layout, {})
         y = method(x, layout, **tensors).y
         assert bool(torch.autograd.grad(y.sum(), x)[0].isfinite().all())
-        if "shift" in method.invariances():
+        if "shift" in method.invariances():  # before all that is learned but the gain and the bias
+            y = method(x, layout, **{name: tensors[name] for name in tensors.keys() & {"weight", "bias"}}).y
             axis = 2 if layout == "tokens" else 1
             bias = tensors.get("bias", torch.zeros(1, dtype=x.dtype))
             bias = bias[0] if "labels" in method.context else bias  # without labels, all are of the first class
