@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from explorer import serving
+from explorer import delivery, serving
 from explorer.janitor import keep_house
 
 
@@ -32,6 +32,7 @@ def warm_up() -> None:
 async def lifespan(app: Any) -> AsyncGenerator[None, None]:
     """Warm up before the server opens, and keep house while it runs."""
     warm_up()
+    delivery.keep_all()
     housekeeping = asyncio.create_task(keep_house())
     try:
         yield

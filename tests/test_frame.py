@@ -19,10 +19,12 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message
 from streamlit import config as streamlit_config
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.runtime import Runtime
+from streamlit.runtime.forward_msg_queue import ForwardMsgQueue
 from streamlit.testing.v1 import AppTest
 
-from explorer import janitor, serving, warm
+from explorer import delivery, janitor, serving, warm
 from normcore.figures import theme
 
 ROOT = Path(__file__).parents[1]
@@ -104,6 +106,38 @@ def test_the_janitor_finds_the_corner_of_streamlit_that_it_sweeps(monkeypatch):
     monkeypatch.setattr(Runtime, "_instance", None)
     streamlit.App(ROOT / "explorer" / "frame.py")._create_runtime()
     assert janitor.sweep() == 0
+
+
+def said(queue: ForwardMsgQueue, text: str, fragment: str = "") -> None:
+    """Put a sentence into the queue to the browser, in the first place of the page."""
+    message = ForwardMsg()
+    message.metadata.delta_path[:] = [0, 0]
+    message.delta.new_element.markdown.body = text
+    message.delta.fragment_id = fragment
+    queue.enqueue(message)
+
+
+def test_what_a_fragment_said_reaches_the_browser_although_it_begins_anew(monkeypatch):
+    monkeypatch.setattr(ForwardMsgQueue, "clear", ForwardMsgQueue.clear)
+    delivery.keep_all()
+    queue, finished = ForwardMsgQueue(), ForwardMsg()
+    finished.script_finished = ForwardMsg.FINISHED_SUCCESSFULLY
+    said(queue, "in the run of the page", "ticking")
+    queue.enqueue(finished)
+    queue.clear(retain_lifecycle_msgs=True, fragment_ids_this_run=["ticking"])
+    said(queue, "in its own run", "ticking")
+    first, end, second = queue.flush()
+    assert end.script_finished == ForwardMsg.FINISHED_SUCCESSFULLY
+    assert [m.delta.new_element.markdown.body for m in (first, second)] == ["in the run of the page", "in its own run"]
+
+
+def test_what_a_page_said_is_dropped_when_the_page_begins_anew(monkeypatch):
+    monkeypatch.setattr(ForwardMsgQueue, "clear", ForwardMsgQueue.clear)
+    delivery.keep_all()
+    queue = ForwardMsgQueue()
+    said(queue, "in the run before")
+    queue.clear(retain_lifecycle_msgs=True, fragment_ids_this_run=None)
+    assert queue.is_empty()
 
 
 def test_plotly_comes_compressed_once_and_stays():
