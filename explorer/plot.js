@@ -47,6 +47,8 @@ export default function show(/** @type {any} */ component) {
 
 /** All plots of one change are drawn in one frame: between two frames a browser without a graphics card composes them all. */
 const nextFrame = () => new Promise((resolve) => requestAnimationFrame(resolve));
+/** Plots out of sight wait until those on the screen are drawn and the browser is idle. */
+const idle = () => new Promise((resolve) => requestIdleCallback(resolve, { timeout: 1000 }));
 
 class Plot {
   constructor(/** @type {Element} */ parent) {
@@ -67,7 +69,13 @@ class Plot {
 
   receive(/** @type {any} */ component) {
     this.component = component;
-    this.queue = this.queue.then(nextFrame).then(() => this.draw(component)).catch((error) => console.error(error));
+    const turn = this.queue.then(nextFrame).then(() => this.inSight() || idle());
+    this.queue = turn.then(() => this.draw(component)).catch((error) => console.error(error));
+  }
+
+  inSight() {
+    const { top, bottom } = this.node.getBoundingClientRect();
+    return bottom >= 0 && top <= innerHeight;
   }
 
   async draw(/** @type {any} */ component) {
