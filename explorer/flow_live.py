@@ -7,6 +7,7 @@ from typing import Any
 
 import streamlit as st
 
+from explorer import race_buttons
 from explorer.runner import Desk, Racing, State
 from explorer.turns import SEATS
 
@@ -39,14 +40,14 @@ def desks() -> Desks:
 class Experiment:
     """A kind of experiment: what it is made from, as text; how to make it; its steps; and how to show what it found.
 
-    `about` says what will be computed, `problem` why it cannot be.
+    `weight` says what will be computed, `problem` why it cannot be.
     """
 
     name: str
-    made_from: str
+    text: str
     make: Callable[[], Racing]
     steps: int
-    about: str
+    weight: str
     show: Callable[[Any, State], None]
     problem: str = ""
 
@@ -61,11 +62,18 @@ def live(experiment: Experiment) -> None:
 def _look(experiment: Experiment, ticking: bool) -> None:
     """One look. The timer is this fragment's own, so that no other change is lost to it."""
     desk = desks().setdefault(experiment.name, Bench())
-    if desk.runner is not None:
-        desk.runner.beat()
+    race_buttons.look(desk)
     state = desk.runner.state() if desk.runner else State("ready", 0, experiment.steps)
-    same = desk.runner is not None and desk.made_from == experiment.made_from
-    _buttons(experiment, desk, state, same)
+    with st.container(horizontal=True, gap="small", vertical_alignment="center"):
+        race_buttons.start(
+            experiment,
+            desk,
+            state,
+            partial(_begin, experiment, desk),
+            f"{experiment.name}_",
+            "This has been measured; change something, and measure again.",
+        )
+        st.caption(experiment.problem or experiment.weight)
     if desk.runner is not None:
         told = f"{state.phase.capitalize()} · {state.step:,} of {state.steps:,}"
         if state.phase == "waiting":
@@ -75,7 +83,7 @@ def _look(experiment: Experiment, ticking: bool) -> None:
         st.progress(1.0 if over else min(1.0, state.step / state.steps), text=told)
     if state.sentence:
         st.warning(state.sentence, icon=":material/warning:")
-    if state.results is not None and not same:
+    if state.results is not None and not race_buttons.is_same(experiment, desk):
         st.info("This was measured before your last change; start again to measure what is set up now.")
     if state.results is not None and desk.show is not None:
         desk.show(state.results, state)
@@ -83,37 +91,7 @@ def _look(experiment: Experiment, ticking: bool) -> None:
         st.rerun()  # at the end, so that a click is answered before the page begins anew
 
 
-def _buttons(experiment: Experiment, desk: Bench, state: State, same: bool) -> None:
-    """Start or pause, and what is going to be computed."""
-    with st.container(horizontal=True, gap="small", vertical_alignment="center"):
-        if state.going:
-            key = f"{experiment.name}_pause"  # its own, as on the Race page
-            st.button("Pause", on_click=partial(_pause, experiment.name), key=key, icon=":material/pause:")
-        else:
-            over = same and state.phase in ("finished", "broken off")
-            label = "Go on" if same and state.phase == "paused" else "Start"
-            st.button(
-                label,
-                on_click=partial(_play, experiment),
-                key=f"{experiment.name}_go",
-                type="primary",
-                icon=":material/play_arrow:",
-                disabled=over or bool(experiment.problem),
-                help="This has been measured; change something, and measure again." if over else None,
-            )
-        st.caption(experiment.problem or experiment.about)
-
-
-def _play(experiment: Experiment) -> None:
-    desk = desks().setdefault(experiment.name, Bench())
-    runner = desk.runner
-    if runner is None or desk.made_from != experiment.made_from:
-        runner = desk.begin(experiment.made_from, experiment.make, experiment.steps)
-        desk.show = experiment.show
-    runner.play()
-
-
-def _pause(name: str) -> None:
-    runner = desks()[name].runner
-    if runner is not None:
-        runner.pause()
+def _begin(experiment: Experiment, desk: Bench) -> None:
+    """Begin or go on; what is found is shown in the words of the settings that it was begun with."""
+    race_buttons.play(experiment, desk)
+    desk.show = experiment.show

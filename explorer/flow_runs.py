@@ -41,10 +41,10 @@ def learning(setup: Setup) -> None:
     live(
         Experiment(
             name="learning",
-            made_from=text,
+            text=text,
             make=lambda: Training(setup.wiring, setup.seed, setup.steps),
             steps=setup.steps,
-            about=about,
+            weight=about,
             show=_course,
             problem=setup.problem,
         )
@@ -129,10 +129,10 @@ def every_remedy(setup: Setup) -> None:
     live(
         Experiment(
             name="remedies",
-            made_from=text,
+            text=text,
             make=lambda: Comparison(setup.wiring, ladder, seeds, after),
             steps=cells,
-            about=about,
+            weight=about,
             show=lambda found, state: _compared(found, state, setup.unit),
             problem=setup.problem,
         )
@@ -203,10 +203,10 @@ def cells_and_rates() -> None:
     live(
         Experiment(
             name="rates",
-            made_from=json.dumps([cell, optimizer]),
+            text=json.dumps([cell, optimizer]),
             make=lambda: rates(cell, optimizer),
             steps=len(RATES[optimizer]) * STEPS,
-            about=f"{len(RATES[optimizer])} learning rates × 3 cells × {SEEDS} seeds × {STEPS} steps on the adding "
+            weight=f"{len(RATES[optimizer])} learning rates × 3 cells × {SEEDS} seeds × {STEPS} steps on the adding "
             "problem",
             show=lambda found, state: _rates(found, state, optimizer),
         )

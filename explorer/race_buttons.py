@@ -1,5 +1,6 @@
 """What drives a race on a page: play, pause, step, reset, keep and speed, and the line that says where it is."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
@@ -34,29 +35,43 @@ def look(mine: Desk) -> None:
         mine.runner.beat()
 
 
-def buttons(setup: Raced, mine: Desk, state: State, keeps: bool = True) -> None:
-    """Play, pause, step, reset, keep; and how fast.
+def start(
+    setup: Raced, mine: Desk, state: State, begin: Callable[[], None], before: str = "", help_when_over: str = ""
+) -> bool:
+    """The button that begins a race, goes on with it or pauses it; says whether there is nothing to begin now.
 
     Pause has a key of its own: while a timer ticks, the browser may send a click twice, and the second time whatever
-    stands under its key by then would be pressed.
+    stands under its key by then would be pressed. `before` comes before the keys.
     """
+    if state.going:
+        st.button(
+            "Pause", on_click=partial(_pause, mine), key=f"{before}pause", type="primary", icon=":material/pause:"
+        )
+        return True
     same = is_same(setup, mine)
     over = same and state.phase in ("finished", "broken off")
-    if state.going:
-        st.button("Pause", on_click=partial(_pause, mine), key="pause", type="primary", icon=":material/pause:")
-    else:
-        label = "Go on" if same and state.phase == "paused" else "Start"
-        stuck = over or bool(setup.problem and not same)
-        st.button(
-            label,
-            on_click=partial(play, setup, mine),
-            key="go",
-            type="primary",
-            icon=":material/play_arrow:",
-            disabled=stuck,
-            help="This race is over; change something, or reset it." if over else None,
-        )
-    blocked = state.going or over or bool(setup.problem and not same)
+    stuck = over or bool(setup.problem and not same)
+    st.button(
+        "Go on" if same and state.phase == "paused" else "Start",
+        on_click=begin,
+        key=f"{before}go",
+        type="primary",
+        icon=":material/play_arrow:",
+        disabled=stuck,
+        help=help_when_over if over else None,
+    )
+    return stuck
+
+
+def buttons(setup: Raced, mine: Desk, state: State, keeps: bool = True) -> None:
+    """Play, pause, step, reset, keep; and how fast."""
+    blocked = start(
+        setup,
+        mine,
+        state,
+        partial(play, setup, mine),
+        help_when_over="This race is over; change something, or reset it.",
+    )
     st.button("Step", on_click=partial(play, setup, mine, 1), key="one", icon=":material/skip_next:", disabled=blocked)
     st.button(
         "Reset", on_click=partial(_reset, mine), key="reset", icon=":material/replay:", disabled=mine.runner is None
