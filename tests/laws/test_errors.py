@@ -202,7 +202,7 @@ MESSAGES: list[tuple[Callable[[], Any], str]] = [
     (
         lambda: layer("LayerNorm", 4),
         "no activation method is called 'LayerNorm'; "
-        f"try layer_norm, layer_norm_2d, bert_layer_norm, masked_layer_norm, iter_norm (of {len(ACTIVATIONS)} in "
+        f"try layer_norm, layer_norm_2d, bert_layer_norm, masked_layer_norm, pair_norm (of {len(ACTIVATIONS)} in "
         "normcore.METHODS)",
     ),
     (

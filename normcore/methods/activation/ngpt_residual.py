@@ -23,9 +23,9 @@ def ngpt_residual(
 
     ``unit(residual + weight * (unit(x) - residual))`` where unit divides by ``max(norm, eps)``, the norm being taken
     over the channels of a position. The weight, one learned rate for each channel, starts at 0.05 (left out it is 1,
-    which leaves the branch's direction alone). The authors' code stores it divided by the root of the number of
-    channels, for Adam's sake, and takes its absolute value; here it is the rate itself. Without a residual, the
-    direction of x times the weight is returned.
+    which leaves nothing but the branch's direction). The authors' code stores it divided by 0.05 times the root of the
+    number of channels, for Adam's sake, and takes its absolute value; here it is the rate itself. Without a residual,
+    the direction of x times the weight is returned.
 
     Shapes: x (n c ...) or (n t c); residual as x; weight (c).
     Source: Loshchilov, Hsieh, Sun and Ginsburg 2024 (nGPT), arXiv:2410.01131.
