@@ -8,7 +8,9 @@ from typing import Any
 import streamlit as st
 
 from explorer import race_buttons
-from explorer.runner import Desk, Racing, State
+from explorer.courtesy import COURTESY
+from explorer.desk import Desk
+from explorer.runner import Racing, State
 from explorer.turns import SEATS
 
 TICK = 0.3
@@ -55,10 +57,11 @@ class Experiment:
 def live(experiment: Experiment) -> None:
     """The experiment, looked at again and again only while it goes on."""
     desk = desks().setdefault(experiment.name, Bench())
-    ticking = desk.runner is not None and desk.runner.state().going
+    ticking = desk.runner is not None and desk.runner.state().changing
     st.fragment(_look, run_every=TICK if ticking else None)(experiment, ticking)
 
 
+@COURTESY.looking()
 def _look(experiment: Experiment, ticking: bool) -> None:
     """One look. The timer is this fragment's own, so that no other change is lost to it."""
     desk = desks().setdefault(experiment.name, Bench())
@@ -79,7 +82,7 @@ def _look(experiment: Experiment, ticking: bool) -> None:
         if state.phase == "waiting":
             told = f"{SEATS} experiments compute at once; this is number {state.place} in line"
         # One that diverged is over before its last step.
-        over = state.phase in ("finished", "broken off")
+        over = state.over
         st.progress(1.0 if over else min(1.0, state.step / state.steps), text=told)
     if state.sentence:
         st.warning(state.sentence, icon=":material/warning:")
@@ -87,7 +90,7 @@ def _look(experiment: Experiment, ticking: bool) -> None:
         st.info("This was measured before your last change; start again to measure what is set up now.")
     if state.results is not None and desk.show is not None:
         desk.show(state.results, state)
-    if state.going != ticking:
+    if state.changing != ticking:
         st.rerun()  # at the end, so that a click is answered before the page begins anew
 
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 import streamlit as st
@@ -42,7 +43,7 @@ def learning(setup: Setup) -> None:
         Experiment(
             name="learning",
             text=text,
-            make=lambda: Training(setup.wiring, setup.seed, setup.steps),
+            make=partial(Training, setup.wiring, setup.seed, setup.steps),
             steps=setup.steps,
             weight=about,
             show=_course,
@@ -130,7 +131,7 @@ def every_remedy(setup: Setup) -> None:
         Experiment(
             name="remedies",
             text=text,
-            make=lambda: Comparison(setup.wiring, ladder, seeds, after),
+            make=partial(Comparison, setup.wiring, ladder, seeds, after),
             steps=cells,
             weight=about,
             show=lambda found, state: _compared(found, state, setup.unit),
@@ -204,7 +205,7 @@ def cells_and_rates() -> None:
         Experiment(
             name="rates",
             text=json.dumps([cell, optimizer]),
-            make=lambda: rates(cell, optimizer),
+            make=partial(rates, cell, optimizer),
             steps=len(RATES[optimizer]) * STEPS,
             weight=f"{len(RATES[optimizer])} learning rates × 3 cells × {SEEDS} seeds × {STEPS} steps on the adding "
             "problem",

@@ -6,7 +6,7 @@ from pathlib import Path
 import streamlit as st
 
 from explorer.contents import PAGES
-from explorer.turns import HALL
+from explorer.courtesy import COURTESY
 
 HERE = Path(__file__).parent
 
@@ -21,5 +21,5 @@ for section, file, name, question, icon, address, purpose in PAGES:
     questions[one] = question
 page = st.navigation(sections, position="top")
 st.set_page_config(page_title=questions[page])
-with HALL.answering():
+with COURTESY.answering():
     page.run()

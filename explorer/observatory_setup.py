@@ -1,8 +1,9 @@
 """What the observatory trains: a scene, its bad batches, the clipping variants that are raced, and their thresholds."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import streamlit as st
@@ -37,9 +38,10 @@ class Setup:
     weight: str
     problem: str
 
-    def make(self) -> Race:
-        """The race itself."""
-        return Race(**json.loads(self.text))
+    @property
+    def make(self) -> Callable[[], Race]:
+        """Makes the race itself."""
+        return partial(Race, **json.loads(self.text))
 
 
 def setup() -> Setup:

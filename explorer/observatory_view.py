@@ -7,10 +7,12 @@ import numpy as np
 import streamlit as st
 
 from explorer import controls, race_buttons, race_tabs, race_view
+from explorer.courtesy import COURTESY
+from explorer.desk import Desk
 from explorer.observatory_setup import NONE, THRESHOLDS, Setup, real, setup
 from explorer.plot import plot
 from explorer.race_numbers import numbers
-from explorer.runner import Desk, State
+from explorer.runner import State
 from explorer.table import table
 from explorer.threshold_view import bars, show, threshold_slider
 from normcore import NormcoreError
@@ -56,10 +58,11 @@ def observatory() -> None:
         mine.asked = False
         if not chosen.problem:
             race_buttons.play(chosen, mine)
-    ticking = mine.runner is not None and mine.runner.state().going
+    ticking = mine.runner is not None and mine.runner.state().changing
     st.fragment(_look, run_every=TICK if ticking else None)(chosen, ticking)
 
 
+@COURTESY.looking()
 def _look(chosen: Setup, ticking: bool) -> None:
     """One look. The timer is this fragment's own, so that no other change is lost to it."""
     mine = desk()

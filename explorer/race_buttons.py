@@ -7,7 +7,8 @@ from typing import Protocol
 import streamlit as st
 
 from explorer import controls
-from explorer.runner import Desk, Racing, State
+from explorer.desk import Desk
+from explorer.runner import Racing, State
 from explorer.turns import SEATS
 from normcore.lab.results import Results
 
@@ -25,14 +26,19 @@ class Raced(Protocol):
     def weight(self) -> str: ...
     @property
     def problem(self) -> str: ...
-    def make(self) -> Racing: ...
+    @property
+    def make(self) -> Callable[[], Racing]: ...
 
 
 def look(mine: Desk) -> None:
     """Say that somebody looks, and how fast it shall go."""
     if mine.runner is not None:
-        mine.runner.set_speed(SPEEDS.get(str(st.session_state.get("speed")), 0.0))
+        mine.runner.set_speed(_speed())
         mine.runner.beat()
+
+
+def _speed() -> float:
+    return SPEEDS.get(str(st.session_state.get("speed")), 0.0)
 
 
 def start(
@@ -49,7 +55,7 @@ def start(
         )
         return True
     same = is_same(setup, mine)
-    over = same and state.phase in ("finished", "broken off")
+    over = same and state.over
     stuck = over or bool(setup.problem and not same)
     st.button(
         "Go on" if same and state.phase == "paused" else "Start",
@@ -107,6 +113,7 @@ def play(setup: Raced, mine: Desk, steps: int | None = None) -> None:
     runner = mine.runner
     if runner is None or mine.made_from != setup.text:
         runner = mine.begin(setup.text, setup.make, setup.steps)
+    runner.set_speed(_speed())
     if steps is None:
         runner.play()
     else:

@@ -1,8 +1,9 @@
 """What the Race page is asked to race: tasks, models and methods from the engine's own tables, checked and weighed."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -82,10 +83,11 @@ class Setup:
     own: Own | None
     fair: str
 
-    def make(self) -> Race | Strip:
-        """The race itself."""
+    @property
+    def make(self) -> Callable[[], Race | Strip]:
+        """Makes the race itself."""
         told = _with(json.loads(self.text), self.own)
-        return Strip(**told) if self.strip else Race(**told)
+        return partial(Strip, **told) if self.strip else partial(Race, **told)
 
 
 def setup() -> Setup:

@@ -6,9 +6,11 @@ import numpy as np
 import streamlit as st
 
 from explorer import controls, race_buttons, race_strip, race_tabs, race_words
+from explorer.courtesy import COURTESY
+from explorer.desk import Desk
 from explorer.plot import plot
 from explorer.race_setup import Setup
-from explorer.runner import Desk, State
+from explorer.runner import State
 from normcore.figures.race import standings
 from normcore.lab.results import Results, course, sentences
 from normcore.lab.strips import StripResults
@@ -28,10 +30,11 @@ def desk() -> Desk:
 def live(setup: Setup) -> None:
     """The race, looked at again and again only while it goes on."""
     runner = desk().runner
-    ticking = runner is not None and runner.state().going
+    ticking = runner is not None and runner.state().changing
     st.fragment(_look, run_every=TICK if ticking else None)(setup, ticking)
 
 
+@COURTESY.looking()
 def _look(setup: Setup, ticking: bool) -> None:
     """One look. The timer is this fragment's own, so that no other change is lost to it."""
     mine = desk()
@@ -50,7 +53,7 @@ def _look(setup: Setup, ticking: bool) -> None:
         race_strip.show(found if isinstance(found, StripResults) else None, state)
     else:
         _race(look, how)
-    if state.going != ticking:
+    if state.changing != ticking:
         st.rerun()  # at the end, so that a click is answered before the page begins anew
 
 

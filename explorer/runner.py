@@ -1,5 +1,7 @@
 """Races as the visitors' servants: each in a thread of its own, all of them taking short turns at one processor.
 
+On a server they live in a process of their own (`explorer.worker`); without one, beside the pages.
+
 A thread lives only while there is something to compute and somebody looks: the page says so by `beat`, and a race that
 nobody looks at stops within `LEASE` seconds and goes on when somebody does again.
 """
@@ -17,12 +19,8 @@ from normcore import NormcoreError
 
 SLICE = 0.02
 """Seconds of a turn; a step that takes longer is finished."""
-REST = 0.002
-"""Seconds after every turn in which pages are answered first."""
 NAP = 0.05
 """Seconds between two steps beyond which a slow race leaves its seat to others in the meantime."""
-GAP = 0.3
-"""Seconds for which a look at a race lets pages go first."""
 LEASE = 2.0
 """Seconds that a race goes on without anybody looking."""
 WALL = 300.0
@@ -43,7 +41,10 @@ class Racing(Protocol):
 
 @dataclass(frozen=True)
 class State:
-    """How a race stands. `phase` is "ready", "waiting", "running", "paused", "finished" or "broken off"."""
+    """How a race stands. `phase` is "ready", "waiting", "running", "paused", "finished" or "broken off".
+
+    It is `settled` unless the last order is still being carried out.
+    """
 
     phase: str
     step: int
@@ -52,11 +53,22 @@ class State:
     sentence: str = ""
     results: Any = None
     version: int = 0
+    settled: bool = True
 
     @property
     def going(self) -> bool:
         """Whether it goes on by itself."""
         return self.phase in ("waiting", "running")
+
+    @property
+    def changing(self) -> bool:
+        """Whether there is more to be seen soon."""
+        return self.going or not (self.settled or self.over)
+
+    @property
+    def over(self) -> bool:
+        """Whether it will not go on."""
+        return self.phase in ("finished", "broken off")
 
 
 _OVER = object()
@@ -101,10 +113,9 @@ class Runner:
         self._speed = steps_a_second
 
     def beat(self) -> None:
-        """Say that somebody looks; what they look at is drawn when no page is being answered, or soon after."""
+        """Say that somebody looks."""
         with self._lock:
             self._seen = time.monotonic()
-        self._hall.gap(GAP)
         if self._wanted > self._state.step and not self.alive:
             self._go(self._wanted)
 
@@ -135,7 +146,7 @@ class Runner:
 
     def _go(self, wanted: int) -> None:
         with self._lock:
-            if self._closed or self._state.phase in ("finished", "broken off"):
+            if self._closed or self._state.over:
                 return
             self._wanted, self._seen = wanted, time.monotonic()
             self._tell(phase="running")
@@ -176,7 +187,7 @@ class Runner:
         A race may end before its last step: a net that has diverged has nothing more to show.
         """
         shown, due = 0.0, time.monotonic()
-        while self._going() and self._state.phase not in ("finished", "broken off"):
+        while self._going() and not self._state.over:
             if not self._hall.turn(self, self._going):
                 return
             begun, over = time.monotonic(), False
@@ -189,7 +200,7 @@ class Runner:
                     due = max(due, begun) + (1 / self._speed if self._speed else 0.0)
                     with self._lock:
                         self._state = replace(self._state, step=race.step)
-                    if over or self._hall.pressed:
+                    if over:
                         break
                 slow = due - time.monotonic() > NAP
                 last = over or slow or race.step >= self._wanted or not self._going()
@@ -203,7 +214,7 @@ class Runner:
             if slow:
                 self._nap(due)
             else:
-                time.sleep(max(REST, due - time.monotonic()))
+                time.sleep(max(0.0, due - time.monotonic()))
 
     def _nap(self, due: float) -> None:
         """Lets others have the seat until the next step is due."""
@@ -215,7 +226,7 @@ class Runner:
         """What was asked for while the thread was ending is begun again; what was not, is paused."""
         with self._lock:
             self._thread = None
-            again = self._going() and self._state.phase not in ("finished", "broken off")
+            again = self._going() and not self._state.over
             if not again and self._state.going and self._wanted <= self._state.step:
                 self._tell(phase="paused", place=0)
         if again:
@@ -252,32 +263,3 @@ def _over(wall: float, step: int, steps: int) -> str:
         f"The race was stopped at step {step:,} of {steps:,}: it had computed for {wall:g} seconds, the most that one "
         "race gets. Fewer steps, seeds or contestants would fit."
     )
-
-
-class Desk:
-    """What one visitor has on a server: the race at hand, and finished ones that are kept behind it."""
-
-    MOST = 3
-
-    def __init__(self) -> None:
-        self.runner: Runner | None = None
-        self.made_from = ""
-        self.kept: list[tuple[str, Any]] = []
-        self.number = 0
-
-    def begin(self, made_from: str, make: Callable[[], Racing], steps: int) -> Runner:
-        """Put a new race in the place of the one before, which ends."""
-        if self.runner is not None:
-            self.runner.close()
-        self.runner, self.made_from = Runner(make, steps), made_from
-        return self.runner
-
-    def keep(self, name: str, results: Any) -> None:
-        """Keep what was found; the oldest goes when there are too many."""
-        others = [(known, old) for known, old in self.kept if known != name]
-        self.kept = [*others[1 - self.MOST :], (name, results)]
-
-    def close(self) -> None:
-        """The visitor has gone."""
-        if self.runner is not None:
-            self.runner.close()

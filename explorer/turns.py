@@ -1,15 +1,12 @@
 """Turns at one processor: whoever computes for visitors stands in line here, and a few at a time take short turns."""
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 SEATS = 4
 """How many take turns at once; more would only make all of them crawl, so they wait in line."""
-PATIENCE = 0.3
-"""Seconds after which there is a turn even while pages are being answered."""
 
 
 class Hall:
@@ -22,50 +19,6 @@ class Hall:
         self._away: set[object] = set()
         self._asking: deque[tuple[object, threading.Event]] = deque()
         self._holder: object | None = None
-        self._pages = 0
-        self._given = 0.0
-        self._quiet = threading.Event()
-        self._mine = threading.local()
-
-    @contextmanager
-    def answering(self) -> Iterator[None]:
-        """While a page is being answered, turns are rare."""
-        self._count(1)
-        self._mine.answering = True
-        try:
-            yield
-        finally:
-            self._mine.answering = False
-            self._count(-1)
-
-    @contextmanager
-    def resting(self) -> Iterator[None]:
-        """While an answer waits for something else, it keeps nobody from a turn."""
-        self._count(-1)
-        try:
-            yield
-        finally:
-            self._count(1)
-
-    def _count(self, change: int) -> None:
-        """More or fewer pages are being answered."""
-        with self._lock:
-            self._pages += change
-            if self._pages:
-                self._quiet.clear()
-            else:
-                self._quiet.set()
-            self._call()
-
-    def gap(self, seconds: float) -> None:
-        """Wait until no page is being answered, but not longer than this; an answer itself waits for nobody."""
-        if self.pressed and not getattr(self._mine, "answering", False):
-            self._quiet.wait(seconds)
-
-    @property
-    def pressed(self) -> bool:
-        """Whether somebody waits for a page, so that a turn shall be short."""
-        return self._pages > 0
 
     def enter(self, who: object) -> None:
         """Stand in line."""
@@ -129,14 +82,14 @@ class Hall:
         return [who for who in self._line if who not in self._away]
 
     def _call(self) -> None:
-        """Whoever has a seat and has asked for the longest time is next; pages go first, but not for ever."""
-        if self._holder is not None or (self._pages > 0 and time.monotonic() - self._given < PATIENCE):
+        """Whoever has a seat and has asked for the longest time is next."""
+        if self._holder is not None:
             return
         seated = self._present()[: self.seats]
         for ask in self._asking:
             if ask[0] in seated:
                 self._asking.remove(ask)
-                self._holder, self._given = ask[0], time.monotonic()
+                self._holder = ask[0]
                 ask[1].set()
                 return
 

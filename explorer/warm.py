@@ -8,6 +8,7 @@ from typing import Any
 
 from explorer import delivery, serving
 from explorer.janitor import keep_house
+from explorer.worker import WORKER
 
 
 def warm_up() -> None:
@@ -31,6 +32,7 @@ def warm_up() -> None:
 @asynccontextmanager
 async def lifespan(app: Any) -> AsyncGenerator[None, None]:
     """Warm up before the server opens, and keep house while it runs."""
+    WORKER.open()
     warm_up()
     delivery.keep_all()
     housekeeping = asyncio.create_task(keep_house())
@@ -38,3 +40,4 @@ async def lifespan(app: Any) -> AsyncGenerator[None, None]:
         yield
     finally:
         housekeeping.cancel()
+        WORKER.close()

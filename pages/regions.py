@@ -5,8 +5,8 @@ import time
 import streamlit as st
 
 from explorer import controls
+from explorer.courtesy import COURTESY
 from explorer.region_view import View, code, flat_views, numbers, picture
-from explorer.turns import HALL
 from normcore import METHODS
 from normcore.core import LAYOUTS, axis_sizes
 
@@ -69,7 +69,7 @@ with st.container(key="pictures"):
     for write in below:
         write()
 # Formulas take the browser longer than anything else here: it gets to draw the pictures before it hears of them.
-with HALL.resting():
+with COURTESY.resting():
     time.sleep(0.2)
 
 defined = [method for method in chosen if layout in method.layouts]

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from explorer import runner as house
-from explorer.runner import Desk, Hall, Runner
+from explorer.desk import Desk
+from explorer.runner import Hall, Runner
 from normcore import NormcoreError
 from normcore.lab.race import Race
 
@@ -349,27 +350,3 @@ def test_a_desk_keeps_three_races_and_ends_the_one_before() -> None:
         desk.keep(name, name.upper())
     assert desk.kept == [("a", "A"), ("c", "C"), ("d", "D")]
     desk.close()
-
-
-def test_a_look_lets_pages_go_first_and_an_answer_waits_for_nobody() -> None:
-    hall = Hall()
-    hall.gap(60.0)  # nobody is being answered
-    inside, over = threading.Event(), threading.Event()
-
-    def page() -> None:
-        with hall.answering():
-            hall.gap(60.0)
-            inside.set()
-            over.wait(5)
-
-    answer = threading.Thread(target=page)
-    answer.start()
-    assert inside.wait(5)
-    look = threading.Thread(target=hall.gap, args=(60.0,))
-    look.start()
-    look.join(0.2)
-    assert look.is_alive()
-    over.set()
-    look.join(5)
-    assert not look.is_alive()
-    answer.join(5)

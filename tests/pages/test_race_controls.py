@@ -17,7 +17,7 @@ from streamlit.testing.v1 import AppTest
 
 from explorer import race_setup, race_strip, race_view, turns
 from explorer.archive import arrays
-from explorer.runner import Desk
+from explorer.desk import Desk
 from explorer.table import as_csv
 from normcore import NormcoreError
 from normcore.lab.nets import MODELS
