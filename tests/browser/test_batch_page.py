@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-PLOT = ".normcore-plot"
+PLOT = ".normcore-plot:visible"  # a tab that was left keeps its plot until the run is over
 DRAWN = "() => document.querySelector('.normcore-plot')?._fullLayout?.xaxis"
 
 
