@@ -8,7 +8,6 @@ from typing import Any
 import streamlit as st
 
 from explorer import race_buttons
-from explorer.courtesy import COURTESY
 from explorer.desk import Desk
 from explorer.runner import Racing, State
 from explorer.turns import SEATS
@@ -57,15 +56,10 @@ class Experiment:
 def live(experiment: Experiment) -> None:
     """The experiment, looked at again and again only while it goes on."""
     desk = desks().setdefault(experiment.name, Bench())
-    ticking = desk.runner is not None and desk.runner.state().changing
-    st.fragment(_look, run_every=TICK if ticking else None)(experiment, ticking)
+    race_buttons.live(desk, TICK, partial(_look, experiment, desk))
 
 
-@COURTESY.looking()
-def _look(experiment: Experiment, ticking: bool) -> None:
-    """One look. The timer is this fragment's own, so that no other change is lost to it."""
-    desk = desks().setdefault(experiment.name, Bench())
-    race_buttons.look(desk)
+def _look(experiment: Experiment, desk: Bench) -> State:
     state = desk.runner.state() if desk.runner else State("ready", 0, experiment.steps)
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         race_buttons.start(
@@ -82,16 +76,14 @@ def _look(experiment: Experiment, ticking: bool) -> None:
         if state.phase == "waiting":
             told = f"{SEATS} experiments compute at once; this is number {state.place} in line"
         # One that diverged is over before its last step.
-        over = state.over
-        st.progress(1.0 if over else min(1.0, state.step / state.steps), text=told)
+        st.progress(1.0 if state.over else min(1.0, state.step / state.steps), text=told)
     if state.sentence:
         st.warning(state.sentence, icon=":material/warning:")
     if state.results is not None and not race_buttons.is_same(experiment, desk):
         st.info("This was measured before your last change; start again to measure what is set up now.")
     if state.results is not None and desk.show is not None:
         desk.show(state.results, state)
-    if state.changing != ticking:
-        st.rerun()  # at the end, so that a click is answered before the page begins anew
+    return state
 
 
 def _begin(experiment: Experiment, desk: Bench) -> None:

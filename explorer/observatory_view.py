@@ -7,7 +7,6 @@ import numpy as np
 import streamlit as st
 
 from explorer import controls, race_buttons, race_tabs, race_view
-from explorer.courtesy import COURTESY
 from explorer.desk import Desk
 from explorer.observatory_setup import NONE, THRESHOLDS, Setup, real, setup
 from explorer.plot import plot
@@ -58,15 +57,10 @@ def observatory() -> None:
         mine.asked = False
         if not chosen.problem:
             race_buttons.play(chosen, mine)
-    ticking = mine.runner is not None and mine.runner.state().changing
-    st.fragment(_look, run_every=TICK if ticking else None)(chosen, ticking)
+    race_buttons.live(mine, TICK, partial(_look, chosen, mine))
 
 
-@COURTESY.looking()
-def _look(chosen: Setup, ticking: bool) -> None:
-    """One look. The timer is this fragment's own, so that no other change is lost to it."""
-    mine = desk()
-    race_buttons.look(mine)
+def _look(chosen: Setup, mine: Watch) -> State:
     state = mine.runner.state() if mine.runner else State("ready", 0, chosen.steps)
     results: Results | None = state.results
     labels, keys = (chosen.labels, chosen.keys) if results is None else (results.labels, _keys(results))
@@ -92,8 +86,9 @@ def _look(chosen: Setup, ticking: bool) -> None:
                     _threshold(results, chosen, mine)
                 else:
                     _gradients(results, state)
-    if state.going != ticking or mine.asked:
-        st.rerun()  # at the end, so that a click is answered before the page begins anew
+    if mine.asked:
+        st.rerun()  # the run that is asked for begins outside this fragment
+    return state
 
 
 def _keys(results: Results) -> tuple[str, ...]:

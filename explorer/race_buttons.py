@@ -7,6 +7,7 @@ from typing import Protocol
 import streamlit as st
 
 from explorer import controls
+from explorer.courtesy import COURTESY
 from explorer.desk import Desk
 from explorer.runner import Racing, State
 from explorer.turns import SEATS
@@ -30,11 +31,22 @@ class Raced(Protocol):
     def make(self) -> Callable[[], Racing]: ...
 
 
-def look(mine: Desk) -> None:
-    """Say that somebody looks, and how fast it shall go."""
+def live(mine: Desk, tick: float, look: Callable[[], State]) -> None:
+    """What is at hand, looked at every `tick` seconds while it goes on; `look` draws it and returns how it stood.
+
+    The timer is the fragment's own, so that no other change is lost to it.
+    """
+    ticking = mine.runner is not None and mine.runner.state().changing
+    st.fragment(_look, run_every=tick if ticking else None)(mine, ticking, look)
+
+
+@COURTESY.looking()
+def _look(mine: Desk, ticking: bool, look: Callable[[], State]) -> None:
     if mine.runner is not None:
         mine.runner.set_speed(_speed())
         mine.runner.beat()
+    if look().changing != ticking:
+        st.rerun()  # at the end, so that a click is answered before the page begins anew
 
 
 def _speed() -> float:

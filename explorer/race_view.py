@@ -1,12 +1,12 @@
 """The Race page while it runs: its buttons, its curves, who stands where, and what it came to."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import streamlit as st
 
 from explorer import controls, race_buttons, race_strip, race_tabs, race_words
-from explorer.courtesy import COURTESY
 from explorer.desk import Desk
 from explorer.plot import plot
 from explorer.race_setup import Setup
@@ -29,16 +29,11 @@ def desk() -> Desk:
 
 def live(setup: Setup) -> None:
     """The race, looked at again and again only while it goes on."""
-    runner = desk().runner
-    ticking = runner is not None and runner.state().changing
-    st.fragment(_look, run_every=TICK if ticking else None)(setup, ticking)
-
-
-@COURTESY.looking()
-def _look(setup: Setup, ticking: bool) -> None:
-    """One look. The timer is this fragment's own, so that no other change is lost to it."""
     mine = desk()
-    race_buttons.look(mine)
+    race_buttons.live(mine, TICK, partial(_look, setup, mine))
+
+
+def _look(setup: Setup, mine: Desk) -> State:
     state = mine.runner.state() if mine.runner else State("ready", 0, setup.steps)
     found: Results | StripResults | None = state.results
     strip = setup.strip if found is None else isinstance(found, StripResults)
@@ -53,8 +48,7 @@ def _look(setup: Setup, ticking: bool) -> None:
         race_strip.show(found if isinstance(found, StripResults) else None, state)
     else:
         _race(look, how)
-    if state.changing != ticking:
-        st.rerun()  # at the end, so that a click is answered before the page begins anew
+    return state
 
 
 def _race(look: race_tabs.Look, how: race_tabs.Drawing) -> None:

@@ -52,7 +52,6 @@ class State:
     place: int = 0
     sentence: str = ""
     results: Any = None
-    version: int = 0
     settled: bool = True
 
     @property
@@ -247,7 +246,7 @@ class Runner:
 
     def _tell(self, **changes: Any) -> None:
         """A new state, told whole; the lock is held."""
-        self._state = replace(self._state, **changes, version=self._state.version + 1)
+        self._state = replace(self._state, **changes)
 
 
 @atexit.register

@@ -18,11 +18,8 @@ def warm_up() -> None:
     import sklearn.datasets  # noqa: PLC0415
     import torch  # noqa: PLC0415
 
-    from normcore.lab.race import Race  # noqa: PLC0415
-
     # Small models run fastest on one thread; with more, visitors take each other's cores.
     torch.set_num_threads(1)
-    next(Race(seeds=1, steps=1))  # the first optimizer of a process loads PyTorch's compiler
     plotly.graph_objects.Figure(layout={"template": None})
     _ = scipy.special, sklearn.datasets, serving.version(), serving.fonts()
     gc.collect()

@@ -2,11 +2,12 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+from waiting import until
 
 from explorer import runner as house
 from explorer.desk import Desk
@@ -44,13 +45,6 @@ class Failing(Counting):
         return super().__next__()
 
     error: Exception = NormcoreError("race: five is too many; try four")
-
-
-def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from waiting import until
 
 from explorer.desk import Desk
 from explorer.runner import LEASE, Racing, State
@@ -38,13 +39,6 @@ time.sleep(60)
 """
 
 pytestmark = pytest.mark.xdist_group("worker")  # one process for all of these tests
-
-
-def until(condition: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")

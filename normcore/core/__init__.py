@@ -1,6 +1,6 @@
 """The vocabulary that every method is written in (torch and the standard library only)."""
 
-from normcore.core.axes import AXIS_WORDS, LAYOUTS, LETTERS, axis_sizes, plural
+from normcore.core.axes import AXIS_WORDS, LAYOUTS, LETTERS, WITH_POSITIONS, axis_sizes, plural
 from normcore.core.blocks import in_front, root
 from normcore.core.context import along_samples, chosen_rows, standardize_counted
 from normcore.core.domains import FLAG, Divides, Domain, OneOf, Range
@@ -39,6 +39,7 @@ from normcore.core.statistics import (
     affine,
     along_channels,
     center,
+    euclidean_norm,
     own_variance,
     rescale,
     shift_away,
@@ -60,6 +61,7 @@ __all__ = [
     "LETTERS",
     "RUNNING",
     "RUNNING_WHITENING",
+    "WITH_POSITIONS",
     "Bound",
     "Classes",
     "Divides",
@@ -101,6 +103,7 @@ __all__ = [
     "chosen_rows",
     "counts",
     "drop",
+    "euclidean_norm",
     "example_norms",
     "full_precision",
     "generator",

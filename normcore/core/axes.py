@@ -44,6 +44,8 @@ LAYOUTS["gradient"] = {"bias": "o", **LAYOUTS["weight"], "examples": "n o"}
 
 LETTERS = {name: tuple(axes.split()) for family in LAYOUTS.values() for name, axes in family.items()}
 SPATIAL = ("l", "d", "h", "w")
+WITH_POSITIONS = tuple(axes for axes in LAYOUTS["activation"].values() if axes != "n c")
+"""The layouts in which a channel of a sample has more than one value."""
 
 
 def axis_sizes(shape: Sequence[int], layout: str, known: Iterable[str] = LETTERS) -> dict[str, int]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from normcore.core.axes import LETTERS
-from normcore.core.blocks import Recipe, scale_regions
+from normcore.core.blocks import Recipe, root, scale_regions
 from normcore.core.kernels import fused, fused_rms
 from normcore.core.region import Bound
 
@@ -169,6 +169,11 @@ def along_channels(parameter: Tensor, region: Bound | str) -> Tensor:
     else:
         after = len(region.shape) - region.channel_axis - parameter.ndim
     return parameter.reshape(parameter.shape + (1,) * after)
+
+
+def euclidean_norm(x: Tensor, region: Bound) -> Tensor:
+    """The root of the sum of squares of each region, laid so that it broadcasts; its gradient at 0 is 0."""
+    return region.spread(root(region.mean(x.square()) * region.size))
 
 
 def variance(centered: Tensor, region: Bound, unbiased: bool = False) -> Tensor:

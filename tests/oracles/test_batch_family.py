@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from agreement import agrees
+from agreement import agrees, with_gradients
 from cases import draw
 from torch import Tensor, distributed, multiprocessing, nn
 from torch.autograd.gradcheck import GradcheckError
@@ -48,14 +48,8 @@ def remembered(seed: int = 91, batches: int = 3, var: str = "running_var") -> di
     return {"running_mean": mean, var: second, "num_batches_tracked": torch.tensor(batches)}
 
 
-def traced(y: Tensor, inputs: list[Tensor]) -> list[Tensor]:
-    """A value, and the gradients of a weighted sum of it."""
-    weights = torch.cos(torch.arange(y.numel(), dtype=y.dtype)).reshape(y.shape)
-    return [y, *torch.autograd.grad((y * weights).sum(), inputs)]
-
-
 def both(ours: Tensor, theirs: Tensor, inputs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    return traced(ours, inputs), traced(theirs, inputs)
+    return with_gradients(ours, inputs), with_gradients(theirs, inputs)
 
 
 def column(values: Tensor) -> Tensor:
@@ -106,7 +100,7 @@ def test_batch_renorm_is_that_of_keras(rmax: float, dmax: float, spread: float) 
     x, (weight, bias), state = (spread * batch(92)).detach().requires_grad_(True), parameters(), remembered()
     settings = {"rmax": rmax, "dmax": dmax, "eps": EPS, "momentum": 0.1}
     normed = METHODS["batch_renorm"](x, weight=weight, bias=bias, state=state, **settings)
-    ours = traced(normed.y, [x, weight, bias])
+    ours = with_gradients(normed.y, [x, weight, bias])
     theirs, after = keras_renorm(x, weight, bias, state, rmax, dmax)
     oracle = "keras.layers.BatchNormalization(renorm=True)"  # whose statistics are float32 in float64 layers too
     agrees("batch_renorm", oracle, ours, theirs, tolerance=1e-5)
@@ -115,7 +109,7 @@ def test_batch_renorm_is_that_of_keras(rmax: float, dmax: float, spread: float) 
         "batch_renorm",
         "the paper's Algorithm 1",
         ours,
-        traced(algorithm(x, weight, bias, state, rmax, dmax), [x, weight, bias]),
+        with_gradients(algorithm(x, weight, bias, state, rmax, dmax), [x, weight, bias]),
     )
 
 
@@ -338,7 +332,7 @@ def test_moving_average_batch_norm_is_that_of_equinox(momentum: float) -> None:
         normed = METHODS["moving_average_batch_norm"](
             x, weight=weight, bias=bias, state=state, eps=EPS, momentum=momentum
         )
-        ours = traced(normed.y, [x, weight, bias])
+        ours = with_gradients(normed.y, [x, weight, bias])
         state = normed.state
         oracle = 'equinox.nn.BatchNorm(mode="ema")'
         agrees("moving_average_batch_norm", oracle, ours, [y, slope, slopes.weight, slopes.bias])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from agreement import agrees
+from agreement import agrees, with_gradients
 from cases import draw
 from torch import Tensor, nn
 from torch.nn import functional
@@ -30,9 +30,7 @@ LAYOUTS = ("signal", "image", "volume", "tokens")
 def traced(fn: Callable[[Tensor], Tensor], x: Tensor, *learned: Tensor) -> list[Tensor]:
     """The values of a function, and the gradients of a weighted sum of them."""
     inputs = [tensor.detach().clone().requires_grad_(True) for tensor in (x, *learned)]
-    y = fn(*inputs)
-    weights = torch.cos(torch.arange(y.numel(), dtype=y.dtype)).reshape(y.shape)
-    return [y, *torch.autograd.grad((y * weights).sum(), inputs)]
+    return with_gradients(fn(*inputs), inputs)
 
 
 def over_nodes(module: Callable[..., Tensor], x: Tensor, layout: str) -> Tensor:

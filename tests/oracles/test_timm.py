@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from agreement import agrees
+from agreement import agrees, with_gradients
 from cases import draw
 from timm import layers
 from timm.layers.grn import GlobalResponseNorm
@@ -35,9 +35,7 @@ Words = Callable[[nn.Module], dict[str, Any]]
 def traced(fn: Function, x: Tensor, learned: Iterable[Tensor]) -> list[Tensor]:
     """The values of a function, and the gradients of a weighted sum of them."""
     probe = x.detach().clone(memory_format=torch.preserve_format).requires_grad_(True)
-    y = fn(probe)
-    weights = torch.cos(torch.arange(y.numel(), dtype=y.dtype)).reshape(y.shape)
-    return [y, *torch.autograd.grad((y * weights).sum(), [probe, *learned])]
+    return with_gradients(fn(probe), [probe, *learned])
 
 
 def of_module(module: nn.Module, x: Tensor, run: Run = nn.Module.__call__) -> list[Tensor]:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from normcore.core import (
+    WITH_POSITIONS,
     Bound,
     Classes,
     Epsilon,
@@ -16,8 +17,6 @@ from normcore.core import (
     standardize,
     widen,
 )
-
-LAYOUTS = ("n c l", "n c h w", "n c d h w", "n t c")
 
 
 def conditional_instance_norm(
@@ -49,7 +48,7 @@ def conditional_instance_norm(
 METHOD = Method(
     fn=conditional_instance_norm,
     name="Conditional InstanceNorm",
-    regions=tuple(Region(f"{axes} -> n c") for axes in LAYOUTS),
+    regions=tuple(Region(f"{axes} -> n c") for axes in WITH_POSITIONS),
     paper=Paper(
         "Vincent Dumoulin, Jonathon Shlens, Manjunath Kudlur",
         "A Learned Representation For Artistic Style",

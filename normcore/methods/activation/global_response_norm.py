@@ -3,9 +3,19 @@
 import torch
 from torch import Tensor
 
-from normcore.core import Bound, Epsilon, Method, Normed, Paper, Region, Slot, along_channels, root, widen
-
-LAYOUTS = ("n c l", "n c h w", "n c d h w", "n t c")
+from normcore.core import (
+    WITH_POSITIONS,
+    Bound,
+    Epsilon,
+    Method,
+    Normed,
+    Paper,
+    Region,
+    Slot,
+    along_channels,
+    root,
+    widen,
+)
 
 
 def global_response_norm(
@@ -42,8 +52,8 @@ METHOD = Method(
     fn=global_response_norm,
     name="Global Response Norm",
     regions=(
-        *(Region(f"{axes} -> n c") for axes in LAYOUTS),
-        *(Region(f"{axes} -> n") for axes in LAYOUTS),
+        *(Region(f"{axes} -> n c") for axes in WITH_POSITIONS),
+        *(Region(f"{axes} -> n") for axes in WITH_POSITIONS),
     ),
     paper=Paper(
         "Sanghyun Woo, Shoubhik Debnath, Ronghang Hu, Xinlei Chen, Zhuang Liu, In So Kweon, Saining Xie",

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from normcore.core import (
     GAIN_AND_BIAS,
+    WITH_POSITIONS,
     Bound,
     Epsilon,
     Identity,
@@ -51,7 +52,7 @@ def graph_norm(
 METHOD = Method(
     fn=graph_norm,
     name="GraphNorm",
-    regions=tuple(Region(f"{axes} -> n c") for axes in ("n c l", "n c h w", "n c d h w", "n t c")),
+    regions=tuple(Region(f"{axes} -> n c") for axes in WITH_POSITIONS),
     paper=Paper(
         "Tianle Cai, Shengjie Luo, Keyulu Xu, Di He, Tie-Yan Liu, Liwei Wang",
         "GraphNorm: A Principled Approach to Accelerating Graph Neural Network Training",

@@ -13,6 +13,7 @@ from normcore.core import (
     EMPTY,
     GAIN_AND_BIAS,
     RUNNING,
+    WITH_POSITIONS,
     Epsilon,
     Method,
     Momentum,
@@ -27,7 +28,6 @@ from normcore.core import (
     widen,
 )
 
-LAYOUTS = ("n c l", "n c h w", "n c d h w", "n t c")
 TRACKED = ("running_mean", "running_var")
 
 
@@ -80,8 +80,8 @@ METHOD = Method(
     fn=ibn,
     name="IBN-a",
     regions=(
-        *(Part(f"{axes} -> n c", "ratio") for axes in LAYOUTS),
-        *(Part(f"{axes} -> c", "ratio", rest=True, running=True) for axes in LAYOUTS),
+        *(Part(f"{axes} -> n c", "ratio") for axes in WITH_POSITIONS),
+        *(Part(f"{axes} -> c", "ratio", rest=True, running=True) for axes in WITH_POSITIONS),
     ),
     paper=Paper(
         "Xingang Pan, Ping Luo, Jianping Shi, Xiaoou Tang",

@@ -8,6 +8,7 @@ from normcore.core import (
     EMPTY,
     GAIN_AND_BIAS,
     RUNNING,
+    WITH_POSITIONS,
     Bound,
     Epsilon,
     Identity,
@@ -51,7 +52,7 @@ def instance_norm(
 METHOD = Method(
     fn=instance_norm,
     name="InstanceNorm",
-    regions=tuple(Region(f"{axes} -> n c", running=True) for axes in ("n c l", "n c h w", "n c d h w", "n t c")),
+    regions=tuple(Region(f"{axes} -> n c", running=True) for axes in WITH_POSITIONS),
     paper=Paper(
         "Dmitry Ulyanov, Andrea Vedaldi, Victor Lempitsky",
         "Instance Normalization: The Missing Ingredient for Fast Stylization",

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from normcore.core import Bound, Epsilon, Method, Normed, OneOf, Paper, Region, root, widen
+from normcore.core import Bound, Epsilon, Method, Normed, OneOf, Paper, Region, euclidean_norm, root, widen
 
 GUARDS = {
     "maximum": (r"\max(<norm>, <eps>)", "norm.clamp_min({eps})"),
@@ -31,7 +31,7 @@ def l2_norm(
     Source: Liu, Rabinovich and Berg 2015 (ParseNet), arXiv:1506.04579.
     """
     wide = widen(x)
-    norm = channels.spread(root(channels.mean(wide.square()) * channels.size))
+    norm = euclidean_norm(wide, channels)
     if eps_place == "maximum":
         length = norm.clamp_min(eps)
     else:

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from normcore.core import Bound, Method, Normed, Paper, Region, center, widen
+from normcore.core import WITH_POSITIONS, Bound, Method, Normed, Paper, Region, center, widen
 
 
 def mean_subtraction_norm(x: Tensor, channel: Bound) -> Normed:
@@ -20,7 +20,7 @@ def mean_subtraction_norm(x: Tensor, channel: Bound) -> Normed:
 METHOD = Method(
     fn=mean_subtraction_norm,
     name="Mean Subtraction",
-    regions=tuple(Region(f"{axes} -> n c") for axes in ("n c l", "n c h w", "n c d h w", "n t c")),
+    regions=tuple(Region(f"{axes} -> n c") for axes in WITH_POSITIONS),
     paper=Paper(
         "Chaoqi Yang, Ruijie Wang, Shuochao Yao, Shengzhong Liu, Tarek Abdelzaher",
         "Revisiting Over-smoothing in Deep GCNs",

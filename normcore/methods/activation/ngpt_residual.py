@@ -2,12 +2,24 @@
 
 from torch import Tensor
 
-from normcore.core import Bound, Epsilon, Identity, Method, Normed, Paper, Region, Slot, along_channels, root, widen
+from normcore.core import (
+    Bound,
+    Epsilon,
+    Identity,
+    Method,
+    Normed,
+    Paper,
+    Region,
+    Slot,
+    along_channels,
+    euclidean_norm,
+    widen,
+)
 
 
 def _unit(x: Tensor, channels: Bound, eps: float) -> tuple[Tensor, Tensor]:
     """Vectors of length 1, and the lengths that they had."""
-    norm = channels.spread(root(channels.mean(x.square()) * channels.size))
+    norm = euclidean_norm(x, channels)
     return x / norm.clamp_min(eps), norm
 
 

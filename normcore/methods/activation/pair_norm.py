@@ -4,9 +4,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from normcore.core import Bound, Epsilon, Method, Normed, Paper, Range, Region, center, widen
-
-LAYOUTS = ("n c l", "n c h w", "n c d h w", "n t c")
+from normcore.core import WITH_POSITIONS, Bound, Epsilon, Method, Normed, Paper, Range, Region, center, widen
 
 
 def pair_norm(
@@ -36,8 +34,8 @@ METHOD = Method(
     fn=pair_norm,
     name="PairNorm",
     regions=(
-        *(Region(f"{axes} -> n c") for axes in LAYOUTS),
-        *(Region(f"{axes} -> n") for axes in LAYOUTS),
+        *(Region(f"{axes} -> n c") for axes in WITH_POSITIONS),
+        *(Region(f"{axes} -> n") for axes in WITH_POSITIONS),
     ),
     paper=Paper("Lingxiao Zhao, Leman Akoglu", "PairNorm: Tackling Oversmoothing in GNNs", 2019, "1909.12223"),
     why="The more graph convolutions, the closer all nodes come to each other, until nothing tells them apart. With "

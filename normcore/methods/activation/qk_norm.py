@@ -19,8 +19,8 @@ from normcore.core import (
     Range,
     Region,
     Slot,
+    euclidean_norm,
     rescale,
-    root,
     standardize,
     widen,
 )
@@ -58,7 +58,7 @@ def qk_norm(
     if kind != "l2":
         y, stats = (standardize if kind == "layer" else rescale)(wide, head, eps)
     else:
-        norm = head.spread(root(head.mean(wide.square()) * head.size))
+        norm = euclidean_norm(wide, head)
         y, stats = wide / norm.clamp_min(eps), {"norm": norm.detach()}
     if weight is not None:
         y = y * weight.to(y.dtype).repeat(heads)

@@ -11,6 +11,7 @@ from torch import Tensor
 from normcore.core import (
     EMPTY,
     RUNNING,
+    WITH_POSITIONS,
     Bound,
     Epsilon,
     Identity,
@@ -26,8 +27,6 @@ from normcore.core import (
     track,
     widen,
 )
-
-LAYOUTS = ("n c l", "n c h w", "n c d h w", "n t c")
 
 
 def spade(
@@ -66,8 +65,8 @@ METHOD = Method(
     fn=spade,
     name="SPADE",
     regions=(
-        *(Region(f"{axes} -> c", running=True, when={"base": "batch"}) for axes in LAYOUTS),
-        *(Region(f"{axes} -> n c", when={"base": "instance"}) for axes in LAYOUTS),
+        *(Region(f"{axes} -> c", running=True, when={"base": "batch"}) for axes in WITH_POSITIONS),
+        *(Region(f"{axes} -> n c", when={"base": "instance"}) for axes in WITH_POSITIONS),
     ),
     paper=Paper(
         "Taesung Park, Ming-Yu Liu, Ting-Chun Wang, Jun-Yan Zhu",

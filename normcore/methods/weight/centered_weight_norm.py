@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from normcore.core import Bound, Method, Normed, Paper, Region, Slot, center, root, widen
+from normcore.core import Bound, Method, Normed, Paper, Region, Slot, center, euclidean_norm, widen
 
 
 def _ones(weight: Tensor, unit: Bound) -> Tensor:
@@ -20,7 +20,7 @@ def centered_weight_norm(weight: Tensor, unit: Bound, *, gain: Tensor | None = N
     Source: Huang, Liu, Liu, Lang and Tao 2017, ICCV.
     """
     centered, mean = center(widen(weight), unit)
-    norm = root(unit.spread(unit.mean(centered.square()) * unit.size))
+    norm = euclidean_norm(centered, unit)
     y = centered / norm if gain is None else centered * (gain.to(centered.dtype) / norm)
     return Normed(y.to(weight.dtype), {"mean": unit.spread(mean).detach(), "centered_norm": norm.detach()})
 

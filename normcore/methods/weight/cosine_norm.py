@@ -4,7 +4,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from normcore.core import Bound, Epsilon, Identity, Method, Normed, Paper, Range, Region, root, widen
+from normcore.core import Bound, Epsilon, Identity, Method, Normed, Paper, Range, Region, euclidean_norm, widen
 
 
 def cosine_norm(
@@ -24,7 +24,7 @@ def cosine_norm(
     Source: Luo, Zhan, Wang and Yang 2017, arXiv:1702.05870.
     """
     wide = widen(weight)
-    norm = root(unit.spread(unit.mean(wide.square()) * unit.size))
+    norm = euclidean_norm(wide, unit)
     return Normed((scale * wide / (norm + eps)).to(weight.dtype), {"norm": norm.detach()})
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from normcore.core import Bound, Epsilon, Method, Normed, Paper, Range, Region, root, widen
+from normcore.core import Bound, Epsilon, Method, Normed, Paper, Range, Region, euclidean_norm, widen
 
 
 def max_norm_constraint(
@@ -25,7 +25,7 @@ def max_norm_constraint(
     Srivastava and others 2014 (JMLR), where typical limits range from 3 to 4.
     """
     wide = widen(weight)
-    norm = root(unit.spread(unit.mean(wide.square()) * unit.size))
+    norm = euclidean_norm(wide, unit)
     y = wide * (norm.clamp(max=max_norm) / (norm + eps))
     return Normed(y.to(weight.dtype), {"norm": norm.detach()})
 

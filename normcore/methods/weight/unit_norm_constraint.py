@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from normcore.core import Bound, Epsilon, Identity, Method, Normed, Paper, Region, root, widen
+from normcore.core import Bound, Epsilon, Identity, Method, Normed, Paper, Region, euclidean_norm, widen
 
 
 def unit_norm_constraint(weight: Tensor, unit: Bound, *, eps: Epsilon = 1e-7) -> Normed:
@@ -16,7 +16,7 @@ def unit_norm_constraint(weight: Tensor, unit: Bound, *, eps: Epsilon = 1e-7) ->
     arXiv:1709.04546 (whose Adam also takes the part along the weights out of their gradients).
     """
     wide = widen(weight)
-    norm = root(unit.spread(unit.mean(wide.square()) * unit.size))
+    norm = euclidean_norm(wide, unit)
     return Normed((wide / (norm + eps)).to(weight.dtype), {"norm": norm.detach()})
 
 
