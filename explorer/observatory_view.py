@@ -79,7 +79,7 @@ def _look(chosen: Setup, mine: Watch) -> State:
                 if results is None:
                     st.caption("Press **Start**: everything here is drawn from what happens then.")
                 elif one is _losses:
-                    _losses(look, how)
+                    _losses(look, how, mine.readable(state))
                 elif one is _numbers:
                     _numbers(look, how)
                 elif one is _threshold:
@@ -170,13 +170,13 @@ def _words(heat: lab.Layers, course: lab.Course, clipped: bool) -> str:
     return " ".join(told)
 
 
-def _losses(look: race_tabs.Look, how: race_tabs.Drawing) -> None:
+def _losses(look: race_tabs.Look, how: race_tabs.Drawing, found: Results | None) -> None:
     """The training losses of all variants, and who stands where."""
     left, right = st.columns([7, 4], gap="large")
     with right:
         names = _names(look.results) if look.results else list(look.labels)
         baseline = names.index(controls.pick("Compared with", names, "compared", names[0]))
-        judged = None if look.results is None else lab.good(look.results)
+        judged = None if found is None else lab.good(found)
         race_view.standing(judged, race_tabs.colors(look.keys), baseline, look.state)
         if judged is not None and judged.bad is not None:
             st.caption("Bad batches are left out of these means.")

@@ -47,18 +47,18 @@ def _look(setup: Setup, mine: Desk) -> State:
     if how is None:
         race_strip.show(found if isinstance(found, StripResults) else None, state)
     else:
-        _race(look, how)
+        _race(look, how, mine.readable(state))
     return state
 
 
-def _race(look: race_tabs.Look, how: race_tabs.Drawing) -> None:
+def _race(look: race_tabs.Look, how: race_tabs.Drawing, judged: Results | None) -> None:
     """A race of its own: the tabs, and who stands where beside them."""
     left, right = st.columns([7, 4], gap="large")
     if st.session_state.get("against") not in look.labels:  # other contestants; the box itself shows the new one
         st.session_state.pop("against", None)
     with right:
         baseline = look.labels.index(controls.pick("Compared with", look.labels, "against", look.labels[0]))
-        standing(look.results, race_tabs.colors(look.keys), baseline, look.state)
+        standing(judged, race_tabs.colors(look.keys), baseline, look.state)
     with left:
         race_tabs.show(look, how, baseline)
 

@@ -131,10 +131,17 @@ def test_a_figure_has_thick_means_bands_faint_seeds_and_words(noisy: np.ndarray)
     named = [trace for trace in figure.data if trace.hovertemplate]
     assert all("%{y" in trace.hovertemplate and "step" in trace.hovertemplate for trace in named)
     assert "N = %{customdata[2]}" in named[-1].hovertemplate
-    assert sum(trace.fill == "tonexty" for trace in figure.data) == 2
     assert figure.layout.xaxis.range == (0, 3000) and figure.layout.annotations[0].text == "a"
     bare = [line(curve) for curve in drawn.losses(made(noisy[:2, :1]), band="none")]
     assert len(curves(bare, TITLES, log="xy").data) == 2
+
+
+def test_a_band_goes_along_its_low_end_and_back_along_its_high_one_where_it_is_known() -> None:
+    low, high = np.array([-1.0, 1.0, 2.0, np.nan]), np.array([3.0, 4.0, 5.0, np.nan])
+    curve = Line("a", "#e2914e", "solid", np.arange(4.0), low + 1, low, high, np.array([2, 2, 2, 0]))
+    for log, x, y in (("", [0, 1, 2, 2, 1, 0], [-1, 1, 2, 5, 4, 3]), ("y", [1, 2, 2, 1], [1, 2, 5, 4])):
+        (band,) = (trace for trace in curves([curve], TITLES, log=log).data if trace.fill == "toself")
+        assert list(band.x) == x and list(band.y) == y
 
 
 def test_standings_begin_with_the_best_and_say_who_has_none() -> None:

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 from waiting import until
 
 from explorer import runner as house
-from explorer.desk import Desk
-from explorer.runner import Hall, Runner
+from explorer.desk import CALM, Desk
+from explorer.runner import Hall, Runner, State
 from normcore import NormcoreError
 from normcore.lab.race import Race
 
@@ -171,6 +172,21 @@ def test_a_closed_desk_leaves_no_thread(waits: bool) -> None:
     desk.close()
     blocker.close()
     until(lambda: threading.active_count() <= before, 2)
+
+
+def test_what_is_to_be_read_stands_still_for_a_second_while_a_race_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, desk = [100.0], Desk()
+    monkeypatch.setattr("explorer.desk.time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def shown(phase: str, results: Any) -> Any:
+        return desk.readable(State(phase, 1, 9, results=results))
+
+    assert [shown("running", found) for found in (None, "first", "second")] == [None, "first", "first"]
+    now[0] += CALM
+    assert [shown("running", found) for found in ("third", "fourth")] == ["third", "third"]
+    assert shown("finished", "last") == "last"
+    desk.begin("another", lambda: Counting(1), 1)
+    assert shown("waiting", None) is None
 
 
 def test_turns_are_short_and_fair(begun: list[Runner]) -> None:

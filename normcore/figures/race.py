@@ -62,9 +62,8 @@ def curves(
         for name, race in ghosts.items()
         for place, line in enumerate(race)
     ]
-    for line in lines:
-        if not np.array_equal(line.low, line.high, equal_nan=True):
-            traces += _band(line)
+    bottom = 0.0 if "y" in log else -np.inf
+    traces += [_band(line, bottom) for line in lines if not np.array_equal(line.low, line.high, equal_nan=True)]
     traces += [_singles(line) for line in lines if line.singles is not None and len(line.singles) > 1]
     traces += [_mean(line, titles[0], percent) for line in lines]
     top = None if "y" in log or percent or zero else _top(lines, [line for race in ghosts.values() for line in race])
@@ -142,20 +141,23 @@ def _mean(line: Line, across: str, percent: bool) -> dict[str, Any]:
     }
 
 
-def _band(line: Line) -> list[dict[str, Any]]:
-    """From low to high, in two traces that the legend counts to the mean's."""
+def _band(line: Line, bottom: float) -> dict[str, Any]:
+    """From low to high, as one outline that the legend counts to the mean's; nothing where it reaches `bottom`."""
     red, green, blue = (int(line.color[i : i + 2], 16) for i in (1, 3, 5))
-    common = {
+    known = np.isfinite(line.high) & (line.low > bottom)
+    there, back = np.flatnonzero(known), np.flatnonzero(known)[::-1]
+    return {
         "type": "scatter",
-        "x": line.x,
+        "x": line.x[np.concatenate([there, back])],
+        "y": np.concatenate([line.low[there], line.high[back]]),
         "legendgroup": line.name,
         "showlegend": False,
         "mode": "lines",
         "line": {"width": 0, "color": line.color},
+        "fill": "toself",
+        "fillcolor": f"rgba({red}, {green}, {blue}, 0.16)",
         "hoverinfo": "skip",
     }
-    shade = {"fill": "tonexty", "fillcolor": f"rgba({red}, {green}, {blue}, 0.16)"}
-    return [{**common, "y": line.low}, {**common, "y": line.high, **shade}]
 
 
 def _singles(line: Line) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 PLOT = ".normcore-plot:visible"  # a tab that was left keeps its plot until the run is over
 DRAWN = "() => document.querySelector('.normcore-plot')?._fullLayout?.xaxis"
@@ -43,14 +43,14 @@ def test_a_change_redraws_the_same_figure_and_survives_another_tab(visit: Callab
     expect(page.get_by_text("PyTorch and here: momentum=0.3")).to_be_visible()
 
 
-def test_a_link_restores_the_tab_and_its_controls(visit: Callable[..., Page], browser: Browser) -> None:
+def test_a_link_restores_the_tab_and_its_controls(visit: Callable[..., Page], browser: BrowserContext) -> None:
     page = visit("about=Swap+a+neighbor")
     says(page, r" [1-9]\d* changed your output")
     page.get_by_role("radio", name="evaluation").click()
     says(page, " 0 changed your output")
     page.locator(".st-key-among input[type=range]").press("ArrowRight")
     page.wait_for_url(re.compile("among=16"))
-    other = browser.new_page(viewport={"width": 900, "height": 700})
+    other = browser.new_page()
     other.goto(page.url)
     other.wait_for_function(DRAWN, timeout=60_000)
     assert other.get_by_role("tab", name="Swap a neighbor").get_attribute("aria-selected") == "true"

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 PLOT = ".normcore-plot"
 DRAWN = """count => {
@@ -67,7 +67,7 @@ def test_a_slider_and_a_click_move_the_gradient(visit: Callable[..., Page]) -> N
     expect(page.get_by_test_id("stAlert")).to_have_count(0)
 
 
-def test_a_link_restores_the_page(visit: Callable[..., Page], browser: Browser) -> None:
+def test_a_link_restores_the_page(visit: Callable[..., Page], browser: BrowserContext) -> None:
     page = visit("variant=clip_by_global_norm")
     page.locator(".st-key-clip_at input[type=range]").press("ArrowRight")
     page.wait_for_url(re.compile("clip_at=2"))

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 PLOT = ".normcore-plot"
 DRAWN = """count => {
@@ -60,7 +60,7 @@ def test_a_click_on_a_cell_shows_its_pair_and_the_condition_can_be_met(visit: Ca
     expect(page.get_by_text("Here they are one method under two names.")).to_be_visible()
 
 
-def test_a_link_restores_the_page(visit: Callable[..., Page], browser: Browser) -> None:
+def test_a_link_restores_the_page(visit: Callable[..., Page], browser: BrowserContext) -> None:
     page = visit("tab=What+moves+their+output%3F")
     page.locator(".st-key-C input[type=range]").press("ArrowRight")
     page.wait_for_url(re.compile("C=7"))

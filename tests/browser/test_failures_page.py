@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 PLOT = ".normcore-plot"
 DRAWN = "() => document.querySelector('.normcore-plot')?._fullData?.length"
@@ -62,8 +62,11 @@ def test_its_link_leads_to_the_page_that_shows_more(visit: Callable[[str], Page]
     expect(page.get_by_role("heading", name="Who shares a statistic?")).to_be_visible()
 
 
-def test_a_phone_needs_no_sideways_scroll(browser: Browser, app_url: str, settle: Callable[[Page], None]) -> None:
-    page = browser.new_page(viewport={"width": 390, "height": 844})
+def test_a_phone_needs_no_sideways_scroll(
+    browser: BrowserContext, app_url: str, settle: Callable[[Page], None]
+) -> None:
+    page = browser.new_page()
+    page.set_viewport_size({"width": 390, "height": 844})
     page.goto(f"{app_url}/failures?{PADDING}")
     page.wait_for_function(DRAWN, timeout=60_000)
     settle(page)

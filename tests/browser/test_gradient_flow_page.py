@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 PLOT = ".normcore-plot"
 DRAWN = """count => {
@@ -67,8 +67,9 @@ def test_a_bad_link_gets_a_sentence(visit: Callable[..., Page]) -> None:
     says(page, "The gradient vanishes")
 
 
-def test_nothing_is_wider_than_a_phone(browser: Browser, app_url: str, settle: Callable[[Page], None]) -> None:
-    phone = browser.new_page(viewport={"width": 390, "height": 844})
+def test_nothing_is_wider_than_a_phone(browser: BrowserContext, app_url: str, settle: Callable[[Page], None]) -> None:
+    phone = browser.new_page()
+    phone.set_viewport_size({"width": 390, "height": 844})
     phone.goto(f"{app_url}/gradient_flow?{SMALL}")
     settle(phone)
     phone.wait_for_function(DRAWN, arg=3)

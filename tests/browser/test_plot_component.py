@@ -130,8 +130,8 @@ def test_plots_of_a_group_turn_together_and_a_late_one_joins(visit):
     assert box
     page.mouse.move(box["x"] + 100, box["y"] + 100)
     page.mouse.down()
-    for step in range(1, 40):  # the button stays down: live
-        page.mouse.move(box["x"] + 100 + 4 * step, box["y"] + 100 + step)
+    for step in range(400):  # the button stays down: live
+        page.mouse.move(box["x"] + 100 + abs(4 * step % 320 - 160), box["y"] + 100)
         page.wait_for_timeout(50)
         if abs(eye(page, "left")[0] - turned[0]) > 0.05:
             break

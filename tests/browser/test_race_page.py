@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 PLOT = ".normcore-plot"
 DRAWN = "() => document.querySelector('.normcore-plot')?._fullLayout?.xaxis"
@@ -92,14 +92,15 @@ def test_no_change_is_lost_while_a_race_runs(visit: Callable[..., Page]) -> None
 
 
 def test_a_link_restores_the_setup_and_the_same_seed_gives_the_same_race(
-    visit: Callable[..., Page], browser: Browser
+    visit: Callable[..., Page], browser: BrowserContext
 ) -> None:
     page = visit(f"{SMALL}&racer=batch_norm&racer=none&seed=5&show=Difference&rate=0.01")
     press(page, "go")
     expect(page.locator(".stProgress")).to_contain_text("Finished", timeout=30_000)
     expect(page.locator(PLOT).first).to_have_attribute("aria-label", re.compile("up to step 99"))
     described = page.locator(PLOT).first.get_attribute("aria-label")
-    other = browser.new_page(viewport={"width": 390, "height": 844})
+    other = browser.new_page()
+    other.set_viewport_size({"width": 390, "height": 844})
     other.goto(page.url)
     other.wait_for_selector(".st-key-go button", timeout=60_000)
     other.locator(".st-key-go button").click()

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 PLOT = ".normcore-plot"
 DRAWN = """count => {
@@ -94,7 +94,7 @@ def test_a_click_picks_the_element_under_the_pointer(visit: Callable[..., Page])
     expect(page.get_by_text(f"At element ({', '.join(values.values())})")).to_be_visible()
 
 
-def test_a_link_restores_every_control(visit: Callable[..., Page], browser: Browser) -> None:
+def test_a_link_restores_every_control(visit: Callable[..., Page], browser: BrowserContext) -> None:
     page = visit(f"{ONE}&C=12")
     page.get_by_role("radio", name="one element").click()
     page.wait_for_url(re.compile("light=one"))
@@ -105,7 +105,7 @@ def test_a_link_restores_every_control(visit: Callable[..., Page], browser: Brow
     step(page, "num_groups")
     page.wait_for_url(re.compile("num_groups=3"))
     says(page, "12 statistics, each over 64 values")
-    other = browser.new_page(viewport={"width": 900, "height": 700})
+    other = browser.new_page()
     other.goto(page.url)
     other.wait_for_function(DRAWN, arg=1, timeout=60_000)
     assert other.locator(PLOT).get_attribute("aria-label") == page.locator(PLOT).get_attribute("aria-label")

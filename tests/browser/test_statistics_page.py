@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 DRAWN = """count => {
   const plots = [...document.querySelectorAll('.normcore-plot')];
@@ -48,7 +48,7 @@ def test_a_change_keeps_the_plots_and_reaches_them(visit: Callable[..., Page]) -
     assert page.evaluate("document.querySelector('.normcore-plot').kept")
 
 
-def test_a_link_restores_the_page(visit: Callable[..., Page], browser: Browser) -> None:
+def test_a_link_restores_the_page(visit: Callable[..., Page], browser: BrowserContext) -> None:
     page = visit("input=padded+sentences&method=batch_norm&method=masked_batch_norm&part=Backward", plots=5)
     page.get_by_role("radio", name="tanh").click()
     page.wait_for_url(re.compile("activation=tanh"))
@@ -58,7 +58,7 @@ def test_a_link_restores_the_page(visit: Callable[..., Page], browser: Browser) 
     page.wait_for_url(re.compile("region=channel"))
     plots = "() => [...document.querySelectorAll('.normcore-plot')].map((plot) => plot.getAttribute('aria-label'))"
     page.wait_for_function(f"() => ({plots})().some((label) => label.includes('Masked BatchNorm, channel 1'))")
-    other = browser.new_page(viewport={"width": 900, "height": 700})
+    other = browser.new_page()
     other.goto(page.url)
     other.wait_for_function(DRAWN, arg=5, timeout=60_000)
     assert other.evaluate(plots) == page.evaluate(plots)
