@@ -121,8 +121,14 @@ async def _font(request: Request) -> Response:
     return asset.respond(request.headers, A_DAY) if asset else PlainTextResponse("Not found", status_code=404)
 
 
-class SecurityHeaders:
-    """Add the headers that Streamlit leaves out to every answer."""
+@cache
+def _ahead() -> str:
+    """Let a browser fetch what the first plot will ask for while Streamlit's own scripts are still at work."""
+    return ", ".join(f"<plot/{version()}/{name}>; rel=prefetch" for name in plot_assets())
+
+
+class ExtraHeaders:
+    """Add the headers that Streamlit leaves out to every answer, and to pages what will be needed next."""
 
     def __init__(self, app: ASGIApp) -> None:
         """Wrap the rest of the application."""
@@ -136,6 +142,8 @@ class SecurityHeaders:
                 headers = MutableHeaders(scope=message)
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
+                if headers.get("content-type", "").startswith("text/html"):
+                    headers.setdefault("Link", _ahead())
             await send(message)
 
         await self.app(scope, receive, send_with_headers if scope["type"] == "http" else send)
@@ -186,4 +194,4 @@ ROUTES = [
     Route("/plot/{version}/{name}", _plot_asset),
     Route("/fonts/{name}", _font),
 ]
-MIDDLEWARE = [Middleware(SecurityHeaders), Middleware(CompressedFiles)]
+MIDDLEWARE = [Middleware(ExtraHeaders), Middleware(CompressedFiles)]

@@ -5,6 +5,7 @@ import gc
 import gzip
 import json
 import logging
+import re
 import tomllib
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from typing import Any
 import streamlit
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
-from starlette.responses import PlainTextResponse
+from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message
 from streamlit import config as streamlit_config
@@ -175,6 +176,14 @@ def test_every_answer_has_the_security_headers():
         headers = ask(address).headers
         for name, value in serving.SECURITY_HEADERS.items():
             assert headers[name] == value
+
+
+def test_a_page_says_what_its_plots_will_ask_for():
+    ahead = ask("/", Starlette(routes=[Route("/", lambda _: HTMLResponse(""))], middleware=serving.MIDDLEWARE))
+    files = re.findall(r"<([^>]*)>; rel=prefetch", ahead.headers["link"])
+    assert [f"/{file}" for file in files] == [plot_address(name) for name in ("plot.js", "theme.json", "plotly.js")]
+    assert all(ask(f"/{file}").status == 200 for file in files)
+    assert "link" not in ask("/").headers and "link" not in ask(plot_address("plot.js")).headers
 
 
 def test_streamlits_own_scripts_come_compressed_and_within_bounds():

@@ -70,7 +70,7 @@ def playwright() -> Iterator[Playwright]:
 def browser(
     playwright: Playwright, chromium: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[BrowserContext]:
-    """Start one Chromium for all tests; what it has compiled stays in its profile, which halves the time to open a page."""
+    """Start one Chromium for all tests; what it compiles stays in its profile, and a page opens in half the time."""
     started = playwright.chromium.launch_persistent_context(
         tmp_path_factory.mktemp("profile"),
         executable_path=chromium,

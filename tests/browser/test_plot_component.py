@@ -1,12 +1,11 @@
 """The plot component in a real browser: what a visitor did to a plot outlives every change."""
 
-import re
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 from block_samples import SAMPLES
-from playwright.sync_api import Page, TimeoutError, WebSocket
+from playwright.sync_api import Page, Request, TimeoutError, WebSocket
 
 from normcore.figures.blocks import FADED, figure
 
@@ -314,7 +313,12 @@ def test_a_live_run_grows_heals_and_restarts(visit):
 def test_a_change_costs_few_bytes_and_the_library_comes_once(visit, page):
     frames: list[int] = []
     libraries: list[str] = []
-    page.on("request", lambda request: libraries.append(request.url) if re.search(r"plotly", request.url) else None)
+
+    def asked(request: Request) -> None:
+        if request.resource_type == "script" and "plotly" in request.url:  # fetching it ahead is none
+            libraries.append(request.url)
+
+    page.on("request", asked)
 
     def listen(socket: WebSocket) -> None:
         socket.on("framereceived", lambda payload: frames.append(len(payload)))
