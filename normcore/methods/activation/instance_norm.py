@@ -1,4 +1,7 @@
-"""Instance normalization: each channel of each sample has statistics of its own."""
+"""Instance normalization: each channel of each sample has statistics of its own.
+
+Longer than most: like batch normalization it can remember its statistics for evaluation.
+"""
 
 from collections.abc import Mapping
 
