@@ -20,7 +20,10 @@ from normcore.lab.used import statistics
 MEASURED = Path(__file__).parent / "measured"
 SIZES = {"n": 4, "c": 6, "t": 5, "l": 6, "d": 3, "h": 3, "w": 3, "o": 6, "i": 4}
 PREFERRED = ("image", "tokens", "conv2d", "vector")
-PACKAGES = "chainer equinox flax haiku jax keras numpy onnx onnxruntime optax scipy tensorflow timm torch transformers"
+PACKAGES = (
+    "chainer equinox flax haiku jax keras numpy onnx onnxruntime opacus optax pytorch_optimizer scipy tensorflow timm "
+    "torch torch_geometric torchvision transformers"
+)
 """How the names of oracles begin that are somebody else's code; the others are formulas and loops written out."""
 
 

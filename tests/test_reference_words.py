@@ -10,6 +10,7 @@ from test_words import evaluate
 from torch import Tensor
 
 import normcore
+from explorer import reference
 from normcore import METHODS, Method, describe, formula, legend
 from normcore.core import Divides, Identity, axis_sizes, counts, new_tensor
 from normcore.lab.used import statistics
@@ -186,3 +187,11 @@ def test_what_the_reservations_are() -> None:
     assert describe.equalities(METHODS["masked_batch_norm"]) == ["With no mask it equals **BatchNorm**."]
     assert describe.equalities(METHODS["batch_norm"])[0].endswith("tensors, in training.")
     assert "a new layer starts otherwise there" in describe.equalities(METHODS["scaled_weight_standardization"])[0]
+
+
+def test_code_of_another_package_is_called_so() -> None:
+    names = {name for oracles in reference.measured("oracles").values() for name in oracles}
+    called = {name for name in names if reference.by_package(name)}
+    assert {name for name in names if "." in name.split()[0]} <= called
+    assert {"opacus DPOptimizer", "onnx GroupNormalization", "transformers LlamaRMSNorm"} <= called
+    assert not [name for name in called if re.search("formula|loop|rule|authors", name)]
