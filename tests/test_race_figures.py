@@ -131,6 +131,7 @@ def test_a_figure_has_thick_means_bands_faint_seeds_and_words(noisy: np.ndarray)
     named = [trace for trace in figure.data if trace.hovertemplate]
     assert all("%{y" in trace.hovertemplate and "step" in trace.hovertemplate for trace in named)
     assert "N = %{customdata[2]}" in named[-1].hovertemplate
+    assert sum(trace.fill == "toself" for trace in figure.data) == 2
     assert figure.layout.xaxis.range == (0, 3000) and figure.layout.annotations[0].text == "a"
     bare = [line(curve) for curve in drawn.losses(made(noisy[:2, :1]), band="none")]
     assert len(curves(bare, TITLES, log="xy").data) == 2

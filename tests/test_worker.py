@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from waiting import until
+import waiting
 
 from explorer.desk import Desk
 from explorer.runner import LEASE, Racing, State
@@ -37,6 +37,8 @@ worker.open()
 print(worker.process.pid, flush=True)
 time.sleep(60)
 """
+
+until = partial(waiting.until, seconds=120)  # a process takes long to start
 
 pytestmark = pytest.mark.xdist_group("worker")  # one process for all of these tests
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 
-def until(condition: Callable[[], bool], seconds: float = 120) -> None:
+def until(condition: Callable[[], bool], seconds: float = 10) -> None:
     """Returns as soon as the condition holds; fails when it has not by then."""
     deadline = time.monotonic() + seconds
     while not condition():

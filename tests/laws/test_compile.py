@@ -4,19 +4,12 @@ import copy
 
 import pytest
 import torch
-from cases import ACTIVATIONS, SIZES, draw, modes
+from cases import SIZES, draw, every_activation, modes
 
 from normcore import Method, layer
 
 
-@pytest.mark.parametrize(
-    ("method", "layout"),
-    [
-        pytest.param(method, layout, id=f"{method.key}-{layout}")
-        for method in ACTIVATIONS
-        for layout in [name for name in ("image", "tokens") if name in method.layouts] or method.layouts[:1]
-    ],
-)
+@every_activation
 def test_a_compiled_layer_is_one_graph_and_gives_the_same(method: Method, layout: str) -> None:
     plain = layer(method.key, SIZES["c"], layout)
     traced = copy.deepcopy(plain)

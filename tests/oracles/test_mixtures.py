@@ -282,7 +282,7 @@ def shares_of(logits: Tensor, radius: float) -> Tensor:
 @pytest.mark.parametrize("radius", [0.0, 0.2, 0.35, 0.45, 0.6, 0.75, (2 / 3) ** 0.5])
 def test_sparsest_max_is_the_nearest_point_outside_the_circle(radius: float) -> None:
     generator = torch.Generator().manual_seed(98)
-    cases = [torch.randn(3, generator=generator).double() * scale for scale in (0.1, 0.3, 0.6, 1.0) for _ in range(2)]
+    cases = [torch.randn(3, generator=generator).double() * scale for scale in (0.1, 0.3, 0.6, 1.0) for _ in range(4)]
     for logits in cases:
         agrees(
             "sparse_switchable_norm",
