@@ -19,6 +19,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from explorer.contents import PAGES
 from normcore.figures import blocks, theme
 
 HERE = Path(__file__).parent
@@ -26,13 +27,26 @@ FONTS = HERE.parent / "static" / "fonts"
 STREAMLIT_FILES = Path(streamlit.__file__).parent / "static"
 FOREVER = "public, max-age=31536000, immutable"
 A_DAY = "public, max-age=86400"
-TYPES = {".js": "text/javascript", ".css": "text/css", ".json": "application/json", ".woff2": "font/woff2"}
+TYPES = {
+    ".css": "text/css",
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".json": "application/json",
+    ".woff2": "font/woff2",
+}
+
+
+@cache
+def _front_page() -> str:
+    """Streamlit's page, told where its server is: a deep link would first look for it below its own address."""
+    page = (STREAMLIT_FILES / "index.html").read_text(encoding="utf-8")
+    told = '<script>window.__streamlit = { BACKEND_BASE_URL: new URL(".", location.href).href }</script>'
+    return page.replace("<head>", f"<head>{told}", 1)
 
 
 def _content_security_policy() -> str:
-    """Allow what Streamlit and Plotly need, from this server alone; the one inline script is allowed by its hash."""
-    page = (STREAMLIT_FILES / "index.html").read_text(encoding="utf-8")
-    inline = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    """Allow what Streamlit and Plotly need, from this server alone; inline scripts are allowed by their hashes."""
+    inline = re.findall(r"<script>(.*?)</script>", _front_page(), re.DOTALL)
     hashes = [b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in inline]
     return "; ".join(
         (
@@ -106,6 +120,16 @@ def version() -> str:
 def fonts() -> dict[str, Asset]:
     """Hold the fonts in memory."""
     return {path.name: Asset(path.name, path.read_bytes()) for path in sorted(FONTS.glob("*.woff2"))}
+
+
+@cache
+def _front() -> Asset:
+    """Hold the page that every address of the app begins with."""
+    return Asset("index.html", _front_page().encode())
+
+
+async def _page(request: Request) -> Response:
+    return _front().respond(request.headers, "no-cache")
 
 
 async def _plot_asset(request: Request) -> Response:
@@ -191,6 +215,7 @@ def _size(asset: Asset) -> int:
 
 
 ROUTES = [
+    *(Route(f"/{address}", _page) for *_, address, _ in PAGES),
     Route("/plot/{version}/{name}", _plot_asset),
     Route("/fonts/{name}", _font),
 ]

@@ -1,8 +1,10 @@
 """The door of the app: what is warm, what is served, what is said when something fails."""
 
 import asyncio
+import base64
 import gc
 import gzip
+import hashlib
 import json
 import logging
 import re
@@ -13,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import streamlit
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
-from starlette.responses import HTMLResponse, PlainTextResponse
-from starlette.routing import Route
 from starlette.types import ASGIApp, Message
 from streamlit import config as streamlit_config
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
@@ -26,6 +27,7 @@ from streamlit.runtime.forward_msg_queue import ForwardMsgQueue
 from streamlit.testing.v1 import AppTest
 
 from explorer import delivery, janitor, serving, warm
+from explorer.contents import PAGES
 from normcore.figures import theme
 
 ROOT = Path(__file__).parents[1]
@@ -49,8 +51,7 @@ class Answer:
 
 def ask(path: str, app: ASGIApp | None = None, **headers: str) -> Answer:
     """Ask our own routes and middleware, or another application, for a path, without a network between."""
-    page = Route("/", lambda request: PlainTextResponse("page"))
-    app = app or Starlette(routes=[*serving.ROUTES, page], middleware=serving.MIDDLEWARE)
+    app = app or Starlette(routes=serving.ROUTES, middleware=serving.MIDDLEWARE)
     said: list[Message] = []
     scope = {
         "type": "http",
@@ -179,11 +180,23 @@ def test_every_answer_has_the_security_headers():
 
 
 def test_a_page_says_what_its_plots_will_ask_for():
-    ahead = ask("/", Starlette(routes=[Route("/", lambda _: HTMLResponse(""))], middleware=serving.MIDDLEWARE))
-    files = re.findall(r"<([^>]*)>; rel=prefetch", ahead.headers["link"])
+    files = re.findall(r"<([^>]*)>; rel=prefetch", ask("/").headers["link"])
     assert [f"/{file}" for file in files] == [plot_address(name) for name in ("plot.js", "theme.json", "plotly.js")]
     assert all(ask(f"/{file}").status == 200 for file in files)
-    assert "link" not in ask("/").headers and "link" not in ask(plot_address("plot.js")).headers
+    assert "link" not in ask("/nothing/here").headers and "link" not in ask(plot_address("plot.js")).headers
+
+
+@pytest.mark.parametrize("address", [page[5] for page in PAGES])
+def test_every_page_begins_with_one_that_knows_where_its_server_is(address):
+    answer = ask(f"/{address}")
+    assert answer.headers["cache-control"] == "no-cache"
+    told, rest = re.findall(r"<script>(.*?)</script>", answer.content.decode(), re.DOTALL)
+    assert "BACKEND_BASE_URL" in told
+    for script in (told, rest):
+        allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"'sha256-{allowed}'" in answer.headers["content-security-policy"]
+    known = (serving.STREAMLIT_FILES / "static" / "js").glob("*.js")
+    assert any("BACKEND_BASE_URL" in path.read_text(encoding="utf-8") for path in known)  # Streamlit still listens
 
 
 def test_streamlits_own_scripts_come_compressed_and_within_bounds():

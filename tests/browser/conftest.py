@@ -28,8 +28,6 @@ expect.set_options(timeout=PATIENCE / 2)
 
 # Words of the browser about its own speed in software WebGL; they say nothing about the page.
 HARMLESS = ("GPU stall due to ReadPixels", "willReadFrequently")
-# On a deep link Streamlit looks for its server below the page's address first, and then where it is.
-LOOKED_FOR = ("/_stcore/health", "/_stcore/host-config")
 
 SETTLED = """() => {
   const app = document.querySelector('[data-testid=stApp]');
@@ -132,7 +130,7 @@ def page(browser: BrowserContext) -> Iterator[Page]:
     complaints: list[str] = []
 
     def listen(message: ConsoleMessage) -> None:
-        harmless = any(word in message.text for word in HARMLESS) or message.location["url"].endswith(LOOKED_FOR)
+        harmless = any(word in message.text for word in HARMLESS)
         if message.type in ("error", "warning") and not harmless:
             complaints.append(f"{message.type}: {message.text}")
 
