@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -32,26 +32,70 @@ OTHERS = {  # a page and the name of a slider on it; every press to the right sh
     "batch, swap a neighbor": ("batch?about=Swap+a+neighbor&among=32", "neighbor"),
     "equality": ("equality", "N"),
 }
+KEYS = ("ArrowRight", "ArrowLeft")
+PAUSE = 200
 WATCH = """() => {
-  window.drawn = []; window.bytes = 0;
+  window.drawn = []; window.changed = 0;
   for (const plot of document.querySelectorAll('.normcore-plot'))
     plot.on('plotly_afterplot', () => window.drawn.push(performance.now()));
-  document.addEventListener('keydown', () => { window.pressed = performance.now(); window.drawn = []; }, true);
+  const words = document.querySelector('.stMarkdown'), every = { subtree: true, characterData: true, childList: true };
+  if (!window.Plotly) new MutationObserver(() => window.changed ||= performance.now()).observe(words, every);
+  document.addEventListener('keydown', () => {
+    window.pressed = performance.now(); window.drawn = []; window.changed = 0;
+  }, true);
 }"""
 
 
 def report() -> None:
-    """Print milliseconds and kilobytes for a change of one slider, measured in a browser."""
-    print("\nFrom a key on a slider to the new picture (3-D drawn in software), and what the change sent\n")
-    print("| page | ms | kB |\n|---|---|---|")
-    with chromium() as browser:
-        with serve(str(ROOT / "benchmarks" / "empty_page.py")) as address:
-            print("| empty page | {:.0f} | {:.1f} |".format(*_empty(browser, address)))
-        with serve(str(ROOT / "app.py")) as address:
-            for name, query in CASES.items():
-                print("| {} | {:.0f} | {:.1f} |".format(name, *_regions(browser, f"{address}/regions?{query}")))
-            for name, (path, slider) in OTHERS.items():
-                print("| {} | {:.0f} | {:.1f} |".format(name, *_other(browser, f"{address}/{path}", slider)))
+    """Print what a change of one slider takes in a browser, in turns with the same change of an empty page."""
+    print("\nFrom a key on a slider to the last new picture (3-D drawn in software), and what the change sent\n")
+    print("| page | ms | over an empty page | kB |\n|---|---|---|---|")
+    with (
+        chromium() as browser,
+        serve(str(ROOT / "benchmarks" / "empty_page.py")) as empty_address,
+        serve(str(ROOT / "app.py")) as address,
+    ):
+        empty = _Slider(browser, empty_address, "N")
+        for name, query in CASES.items():
+            _row(name, _Slider(browser, f"{address}/regions?{query}", "N"), empty, PRESSES)
+        for name, (path, slider) in OTHERS.items():
+            _row(name, _Slider(browser, f"{address}/{path}", slider), empty, FRESH, ("ArrowRight",))
+
+
+def _row(name: str, page: "_Slider", empty: "_Slider", presses: int, keys: Sequence[str] = KEYS) -> None:
+    """The two take turns; what is measured is the middle of the times, and of the differences of neighbors in time."""
+    times, over = [], []
+    for press in range(presses):
+        nothing = empty.press(KEYS[press % 2])
+        times.append(page.press(keys[press % len(keys)]))
+        over.append(times[-1] - nothing)
+    print(
+        f"| {name} | {median(times):.0f} | {median(over):.0f} | {page.sent['bytes'] / presses / 1000:.1f} |", flush=True
+    )
+    page.page.close()
+
+
+class _Slider:
+    """A slider on a page of its own, pressed by a key."""
+
+    def __init__(self, browser: Any, address: str, key: str) -> None:
+        self.page = open_page(browser, address)
+        self.at = self.page.locator(f".st-key-{key} input[type=range]")
+        self.plots = self.page.locator(".normcore-plot").count()
+        self.page.evaluate(WATCH)
+        self.sent = _count_bytes(self.page)
+
+    def press(self, key: str) -> float:
+        """Milliseconds from the key to the last picture; on a page without one, to the new words."""
+        self.page.bring_to_front()
+        self.page.wait_for_timeout(PAUSE)
+        self.at.press(key)
+        if self.plots:
+            self.page.wait_for_function("() => window.drawn.length", timeout=60_000, polling=5)
+        else:
+            self.page.wait_for_function("() => window.changed", timeout=60_000, polling=5)
+        self.page.wait_for_timeout(1000)  # until the last plot has been drawn
+        return float(self.page.evaluate("Math.max(window.changed, ...window.drawn) - window.pressed"))
 
 
 @contextmanager
@@ -107,49 +151,6 @@ def open_page(browser: Any, address: str, **options: Any) -> Any:
     )
     page.wait_for_timeout(5000)
     return page
-
-
-def _empty(browser: Any, address: str) -> tuple[float, float]:
-    page = open_page(browser, address)
-    sent = _count_bytes(page)
-    times = []
-    for value in range(5, 5 + PRESSES):
-        page.evaluate("document.addEventListener('keydown', () => window.pressed = performance.now(), true)")
-        page.locator(".st-key-N input").press("ArrowRight")
-        page.wait_for_function("text => document.body.innerText.includes(text)", arg=f"value {value}", polling=5)
-        times.append(page.evaluate("performance.now() - window.pressed"))
-        page.wait_for_timeout(300)
-    page.close()
-    return median(times), sent["bytes"] / PRESSES / 1000
-
-
-def _regions(browser: Any, address: str) -> tuple[float, float]:
-    page = open_page(browser, address)
-    plots = page.locator(".normcore-plot").count()
-    sent = _count_bytes(page)
-    page.evaluate(WATCH)
-    times = []
-    for press in range(PRESSES):
-        page.locator(".st-key-N input[type=range]").press("ArrowRight" if press % 2 else "ArrowLeft")
-        page.wait_for_function("plots => window.drawn.length >= plots", arg=plots, timeout=60_000)
-        times.append(page.evaluate("Math.max(...window.drawn) - window.pressed"))
-        page.wait_for_timeout(500)
-    page.close()
-    return median(times), sent["bytes"] / PRESSES / 1000
-
-
-def _other(browser: Any, address: str, slider: str) -> tuple[float, float]:
-    page = open_page(browser, address)
-    sent = _count_bytes(page)
-    page.evaluate(WATCH)
-    times = []
-    for _ in range(FRESH):
-        page.locator(f".st-key-{slider} input[type=range]").press("ArrowRight")
-        page.wait_for_function("() => window.drawn.length", timeout=60_000)
-        page.wait_for_timeout(1500)  # until the last plot has been drawn
-        times.append(page.evaluate("Math.max(...window.drawn) - window.pressed"))
-    page.close()
-    return median(times), sent["bytes"] / FRESH / 1000
 
 
 def _count_bytes(page: Any) -> dict[str, int]:

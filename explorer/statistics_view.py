@@ -15,13 +15,15 @@ from explorer.table import as_csv, download, table
 from normcore import METHODS
 from normcore.core import AXIS_WORDS, LETTERS
 from normcore.figures import distributions, theme
-from normcore.figures.heat import SPOKEN, heat, number
+from normcore.figures.heat import SPOKEN, heat, number, stacked
 from normcore.lab.inputs import Input
 from normcore.lab.numbers import Groups, Numbers, Summary
 from normcore.lab.spread import densities, quantiles
 
 CELLS = 20_000
 """The most regions that a heat map shows all of."""
+ROUNDING = 1e-9
+"""Below this a mean or a deviation is taken for 0."""
 NAMES = {
     "size": "Values",
     "mean": "Mean",
@@ -59,6 +61,10 @@ def elsewhere(where: str, offered: Sequence[str]) -> list[str]:
         "Choose one of them to see it."
         for key in others
     ]
+
+
+TITLES = {"mean": "mean", "std": "deviation"}
+"""The statistics that have a heat map, and what they are called there."""
 
 
 def before_and_after(scene: Scene, numbers: Numbers, height: int) -> None:
@@ -122,8 +128,13 @@ def in_words(values: np.ndarray) -> str:
 
 
 def rounded(value: float) -> str:
-    """A number for a sentence: what is only rounding is 0."""
-    return f"{0.0 if abs(value) < 1e-9 else value:.4g}".replace("-", "−")
+    """A number for a sentence."""
+    return f"{float(_without_rounding(value)):.4g}".replace("-", "−")
+
+
+def _without_rounding(values: np.ndarray | float) -> np.ndarray:
+    """Numbers with 0 for what is only rounding."""
+    return np.where(np.abs(values) < ROUNDING, 0.0, values)
 
 
 def _words(name: str, summary: Summary, at: int) -> str:
@@ -135,21 +146,28 @@ def by_region(scene: Scene) -> None:
     """The means and the deviations of all regions as heat maps, on one scale for all methods."""
     side = controls.choose("Measured", ("before", "after"), "measured")
     tables = [(numbers, numbers.after if side == "after" else numbers.before) for numbers in scene.found]
-    height = 130 + min(190, 18 * max(_rows(numbers.groups) for numbers in scene.found))
-    for statistic, title in (("mean", "mean"), ("std", "deviation")):
-        diverging = statistic == "mean"
-        every = np.concatenate([getattr(summary, statistic) for _, summary in tables])
-        every = every[np.isfinite(every)]
-        limits = (float(every.min()) if diverging else 0.0, float(every.max())) if every.size else None
-        # A row of columns for each statistic: a long name in one column must not push its maps out of line.
-        for (numbers, summary), place in zip(tables, st.columns(len(tables), gap="medium"), strict=True):
-            name, values = METHODS[numbers.key].name, getattr(summary, statistic)
-            figure = _map(numbers.groups, values, title, diverging, limits)
+    limits = {
+        name: _limits([_without_rounding(getattr(summary, name)) for _, summary in tables], from_zero=name == "std")
+        for name in TITLES
+    }
+    height = 2 * (130 + min(190, 18 * max(_rows(numbers.groups) for numbers in scene.found)))
+    for (numbers, summary), place in zip(tables, st.columns(len(tables), gap="medium"), strict=True):
+        name, maps, said = METHODS[numbers.key].name, [], []
+        for statistic, title in TITLES.items():
+            values = _without_rounding(getattr(summary, statistic))
             known = values[np.isfinite(values)]
-            alt = f"{name}: the {title} of each region {side}: {in_words(known) if known.size else 'not defined'}."
-            with place:
-                st.caption(f"{name}, {title}")
-                plot(figure, key=f"heat_{statistic}_{numbers.key}", alt=alt, height=height)
+            maps.append(_map(numbers.groups, values, title, statistic == "mean", limits[statistic]))
+            said.append(f"the {title} of each region {side}: {in_words(known) if known.size else 'not defined'}")
+        with place:
+            st.caption(name)
+            plot(stacked(maps), key=f"heat_{numbers.key}", alt=f"{name}: {'; '.join(said)}.", height=height)
+
+
+def _limits(every: Sequence[np.ndarray], from_zero: bool) -> tuple[float, float] | None:
+    """The ends of the one scale that all methods share."""
+    known = np.concatenate(every)
+    known = known[np.isfinite(known)]
+    return (0.0 if from_zero else float(known.min()), float(known.max())) if known.size else None
 
 
 def _rows(groups: Groups) -> int:

@@ -17,6 +17,9 @@ CROWD = 24
 SPOKEN = 2_500
 """Up to how many cells the pointer says their names; of more, only their numbers."""
 
+ROOM = 0.3
+"""What share of its height a heat map that stands on another one leaves to the names below it."""
+
 TEMPLATE = "row %{{y}}, column %{{x}}<br>%{{{}:.4g}}<extra></extra>"
 
 
@@ -84,6 +87,21 @@ def heat(
     return assemble([trace], {"xaxis": across, "yaxis": down, "margin": margin, "uirevision": "heat"})
 
 
+def stacked(maps: Sequence[go.Figure]) -> go.Figure:
+    """Draw heat maps one below the other, each with its own scale."""
+    traces: list[dict[str, Any]] = []
+    layout = maps[0].to_plotly_json()["layout"]
+    share = 1 / len(maps)
+    for place, figure in enumerate(maps):
+        number, drawn = str(place + 1) if place else "", figure.to_plotly_json()
+        bottom, top = 1 - share * (place + 1 - ROOM), 1 - share * place
+        bar = {**drawn["data"][0]["colorbar"], "y": top, "yanchor": "top", "len": top - bottom}
+        traces.append({**drawn["data"][0], "xaxis": f"x{number}", "yaxis": f"y{number}", "colorbar": bar})
+        layout[f"xaxis{number}"] = drawn["layout"]["xaxis"] | {"anchor": f"y{number}"}
+        layout[f"yaxis{number}"] = drawn["layout"]["yaxis"] | {"anchor": f"x{number}", "domain": [bottom, top]}
+    return assemble(traces, layout)
+
+
 def _words(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], unit: str) -> list[list[str]]:
     """What the pointer says about each cell."""
     return [
@@ -146,6 +164,7 @@ def _bar(title: str, low: float, high: float, log: bool) -> dict[str, Any]:
         "outlinewidth": 0,
         "tickfont": {"family": theme.NUMBER_FONT, "size": 11, "color": theme.NEUTRAL["$muted"]},
         "nticks": 6,
+        "ticklabeloverflow": "allow",
     }
     if log:
         step = max(1, round((high - low) / 6))

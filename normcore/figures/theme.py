@@ -108,6 +108,7 @@ def _skeleton() -> dict[str, Any]:
         "showline": True,
         "zeroline": False,
         "automargin": True,
+        "ticklabeloverflow": "allow",  # the margin makes room; looking for labels to hide measures each of them
     }
     scene_axis = {
         "showbackground": False,

@@ -29,7 +29,7 @@ def visit(page: Page, app_url: str, settle: Callable[[Page], None]) -> Callable[
 
 
 def test_the_first_visit_shows_before_and_after_of_three_methods(visit: Callable[..., Page]) -> None:
-    page = visit("", plots=9)
+    page = visit("", plots=6)
     expect(page).to_have_title("What does it do to my numbers?")
     expect(page.get_by_text("after: mean 0, deviation 1")).to_have_count(3)
     ranges = page.evaluate(

@@ -16,9 +16,10 @@ from explorer.statistics_view import NAMES
 from explorer.table import as_csv
 from normcore import METHODS
 from normcore.core import LAYOUTS
+from normcore.figures import distributions
 from normcore.lab.functions import ACTIVATIONS
 from normcore.lab.inputs import made
-from normcore.lab.numbers import measure
+from normcore.lab.numbers import Numbers, measure
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("Mean and deviation by region", "γ, β and the activation function", "Backward", "Table")
@@ -68,7 +69,7 @@ def test_every_method_is_shown_in_every_layout(layout: str) -> None:
 def test_every_input_is_shown_in_every_part(name: str, part: str) -> None:
     page = open_page(input=name, part=part)
     assert len(headings(page)) >= 2
-    drawn = {"Table": 0, "Backward": 3, PARTS[1]: 2}.get(part, 2 * len(headings(page)))
+    drawn = {"Table": 0, "Backward": 3, PARTS[1]: 2}.get(part, len(headings(page)))
     assert len(figures(page)) == len(headings(page)) + drawn
     for component in figures(page):
         assert len(component["alt"]) > 20
@@ -87,19 +88,51 @@ def test_all_methods_share_their_axes() -> None:
 def test_few_regions_are_ridges_and_many_are_bands() -> None:
     page = open_page(method=["batch_norm", "instance_norm"], part="Table")
     ridges, bands = (json.loads(component["figure"])["data"] for component in figures(page))
-    assert {trace.get("type", "scatter") for trace in ridges} == {"scatter"}
-    assert "bar" in {trace.get("type", "scatter") for trace in bands}
+    assert len([trace for trace in ridges if trace.get("fill")]) == 2 * 6  # one a channel, before and after
+    levels = [trace for trace in bands if trace.get("fill")]
+    assert len(levels) == 2 * len(distributions.BANDS)
+    numbers = shown(page, "instance_norm")
+    for side, found in ((levels[:3], numbers.before), (levels[3:], numbers.after)):
+        x = read(side[0]["x"]).reshape(24, 5)  # the outermost band holds all values, and a hole parts any two boxes
+        assert np.isnan(x[:, 4]).all()
+        assert x[:, 0] == pytest.approx(found.low, rel=1e-6) and x[:, 1] == pytest.approx(found.high, rel=1e-6)
+
+
+def test_the_maps_show_the_measured_means_and_deviations_and_no_rounding() -> None:
+    for measured in ("before", "after"):
+        page = open_page(method=["instance_norm"], measured=measured)
+        mean, deviation = json.loads(figures(page)[1]["figure"])["data"]
+        numbers = shown(page, "instance_norm")
+        found = getattr(numbers, measured)
+        assert read(mean["z"]).ravel() == pytest.approx(found.mean, abs=1e-9)
+        assert read(deviation["z"]).ravel() == pytest.approx(found.std, abs=1e-9)
+        assert (np.abs(read(mean["z"])).max() == 0) == (measured == "after")  # 1e-16 would have the strongest color
+        assert mean["zmin"] == -mean["zmax"] and deviation["zmin"] == 0
+
+
+def shown(page: AppTest, key: str) -> Numbers:
+    """What the page measures, once more from its controls."""
+    sizes = tuple(page.get_by_key(letter).value for letter in "NCHW")
+    return measure(key, made("channel offsets", sizes, "image", 0))
+
+
+def read(numbers: Any) -> np.ndarray:
+    """Numbers as they are sent: typed arrays in base64."""
+    if not isinstance(numbers, dict):
+        return np.array(numbers, dtype=float)
+    flat = np.frombuffer(base64.b64decode(numbers["bdata"]), numbers["dtype"])
+    return flat.reshape([int(size) for size in numbers["shape"].split(",")] if "shape" in numbers else -1)
 
 
 def test_the_numbers_on_the_page_are_those_that_numpy_finds_in_the_download() -> None:
     page = open_page(method=["batch_norm", "layer_norm"], by="its own regions", part="Table")
-    shown = page.dataframe[0].value
+    listed = page.dataframe[0].value
     values = page_values(page)
     for method, key in (("BatchNorm", "batch_norm"), ("LayerNorm", "layer_norm")):
         regions = np.array([int(row[f"{key} region"]) for row in values])
         for side, column in (("before", "before"), ("after", key)):
             numbers = np.array([float(row[column]) for row in values])
-            rows = shown[(shown["Method"] == method) & (shown["Side"] == side)]
+            rows = listed[(listed["Method"] == method) & (listed["Side"] == side)]
             assert len(rows) == len(set(regions)) + 1
             for position, (_, row) in enumerate(rows.iterrows()):
                 inside = numbers[regions == position] if position < len(set(regions)) else numbers
