@@ -111,7 +111,7 @@ def test_bad_batches_are_the_same_for_all_and_others_are_untouched(kind: str) ->
     again = Race(**SMALL, contestants=[FREE], seeds=(5,), steps=200, spoil=kind, spoil_every=10)
     assert again._bad is not None and (again._bad[0] == bad[1]).all()
     step = int(np.flatnonzero(bad[0] & ~bad[1])[0])
-    chosen = torch.stack([race._batch(seed, step, 16) for seed in race.seeds])
+    chosen = race._batches(step, 16)
     x, y = race._examples(chosen, step)
     twice = race._examples(chosen, step)
     assert torch.equal(x, twice[0]) and torch.equal(y, twice[1])

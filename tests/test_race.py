@@ -86,7 +86,7 @@ def test_a_race_is_a_plain_loop_for_every_seed(model: str, normed: bool) -> None
         race = Race(**options, contestants=[norm], optimizer=name)
         losses = run(**options, contestants=[norm], optimizer=name).loss
         for i, seed in enumerate(race.seeds):
-            batches = [race._batch(seed, step, 16) for step in range(5)]
+            batches = [race._batches(step, 16)[i] for step in range(5)]
             expected = plain_loop(options["task"], plan, seed, batches, optimizer)
             np.testing.assert_allclose(losses[0, i], expected, rtol=2e-4)
 
@@ -225,13 +225,16 @@ def test_results_say_how_far_a_method_on_weights_starts_from_the_others() -> Non
 def test_every_example_comes_once_an_epoch_in_an_order_of_the_seed() -> None:
     race = Race(seeds=(0, 1), batch_size=64, steps=100)
     total = len(race.data.x)
-    stream = torch.cat([race._batch(0, step, 64) for step in range(32)])
+    stream = torch.cat([race._batches(step, 64)[0] for step in range(32)])
     for epoch in range(2):
         assert sorted(stream[epoch * total : (epoch + 1) * total].tolist()) == list(range(total))
-    assert not torch.equal(race._batch(0, 0, 64), race._batch(1, 0, 64))
-    assert torch.equal(race._batch(0, 20, 64), Race(seeds=(0,), batch_size=64, steps=100)._batch(0, 20, 64))
-    in_order = Race("sorted_digits", "mlp", seeds=1)
-    assert in_order._batch(0, 1, 64).tolist() == list(range(64, 128))
+    assert not torch.equal(*race._batches(0, 64))
+    alone = Race(seeds=(1,), batch_size=64, steps=100)
+    assert torch.equal(race._batches(20, 64)[1], alone._batches(20, 64)[0])
+    for step in (0, 90, 3):  # far apart in epochs, as teams with batches of other sizes are
+        assert torch.equal(race._batches(step, 64)[0], Race(seeds=1, batch_size=64, steps=100)._batches(step, 64)[0])
+    in_order = Race("sorted_digits", "mlp", seeds=2)
+    assert in_order._batches(1, 64).tolist() == [list(range(64, 128))] * 2
     assert (in_order.data.y.diff() >= 0).all()
 
 

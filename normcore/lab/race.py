@@ -118,7 +118,7 @@ class Race(Iterator[Step]):
         self._watched = Watched.empty(*count, steps) if self.watch else None
         self._bad = None if spoil is None else np.stack([self._spoiled(seed) for seed in self.seeds])
         self._held: list[Held] = []
-        self._orders: dict[tuple[int, int], Tensor] = {}
+        self._orders: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return self.steps
@@ -128,8 +128,7 @@ class Race(Iterator[Step]):
             raise StopIteration
         done = self.step
         for i, team in enumerate(self.teams):
-            chosen = torch.stack([self._batch(seed, done, team.setup.batch_size) for seed in self.seeds])
-            x, y = self._examples(chosen, done)
+            x, y = self._examples(self._batches(done, team.setup.batch_size), done)
             begun = time.perf_counter()
             losses, norms = team.step(x, y, done, self.watch)
             self._seconds[i] += time.perf_counter() - begun
@@ -213,26 +212,28 @@ class Race(Iterator[Step]):
         bad[:SPARED] = False
         return bad
 
-    def _batch(self, seed: int, step: int, size: int) -> Tensor:
-        """Which examples a seed sees in a step: epoch follows epoch without a gap, each in an order of its own."""
+    def _batches(self, step: int, size: int) -> Tensor:
+        """Which examples (seeds n) are seen in a step: epoch follows epoch without a gap, each in its own order."""
         total = len(self.data.x)
         first, parts = step * size, []
         while size:
             epoch, at = divmod(first, total)
             take = min(size, total - at)
-            parts.append(self._order(seed, epoch)[at : at + take])
+            parts.append(self._order(epoch)[:, at : at + take])
             first, size = first + take, size - take
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
+        return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
 
-    def _order(self, seed: int, epoch: int) -> Tensor:
+    def _order(self, epoch: int) -> Tensor:
+        """All examples in the order of an epoch (seeds n)."""
+        total = len(self.data.x)
         if self.data.ordered:
-            return torch.arange(len(self.data.x))
-        if (seed, epoch) not in self._orders:
-            for old in [known for known in self._orders if known[0] == seed and known[1] < epoch - 1]:
-                del self._orders[old]
-            generator = torch.Generator().manual_seed(ORDER + 1_000_003 * seed + epoch)
-            self._orders[seed, epoch] = torch.randperm(len(self.data.x), generator=generator)
-        return self._orders[seed, epoch]
+            return torch.arange(total).expand(len(self.seeds), total)
+        if epoch not in self._orders:
+            generators = [torch.Generator().manual_seed(ORDER + 1_000_003 * seed + epoch) for seed in self.seeds]
+            self._orders[epoch] = torch.stack([torch.randperm(total, generator=one) for one in generators])
+            if len(self._orders) > 2 * len(self.teams):  # with batches of other sizes, teams are in other epochs
+                del self._orders[next(iter(self._orders))]
+        return self._orders[epoch]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the race depends on, and what was measured so far."""

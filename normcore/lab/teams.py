@@ -105,11 +105,10 @@ class Team:
         With `watch`, `watched` is what the clipping did to each seed's whole gradient: its length before and after,
         the angle between the two in radians, and whether anything changed.
         """
-        for net in self.nets:
-            net.train()
-        losses = self._losses(x, y)
+        self._be_in_training(True)
+        found = self._losses(x, y)
         # Some methods have a parameter that a setting leaves out of the computation: its gradient is zero.
-        gradients = torch.autograd.grad(losses.sum(), self.learned, materialize_grads=True)
+        gradients = torch.autograd.grad(found.sum(), self.learned, materialize_grads=True)
         for parameter, gradient in zip(self.learned, gradients, strict=True):
             # The fused optimizers read memory in order, whatever the strides say.
             parameter.grad = gradient.contiguous()
@@ -123,14 +122,18 @@ class Team:
         for group in self.optimizer.param_groups:
             group["lr"] = self.setup.learning_rate * factor
         self.optimizer.step()
-        return losses.detach(), norms
+        return found.detach(), norms
 
     def evaluate(self) -> Evaluation:
         """All nets on the held-out examples."""
-        for net in self.nets:
-            net.eval()
+        self._be_in_training(False)
         with torch.no_grad():
             return Evaluation(*self._examined())
+
+    def _be_in_training(self, mode: bool) -> None:
+        for net in self.nets:
+            if net.training is not mode:  # telling every module takes longer than some kernels
+                net.train(mode)
 
     def _examined(self) -> tuple[Tensor, ...]:
         x, y = self.data.held_x, self.data.held_y
@@ -157,7 +160,8 @@ class Team:
     def _losses(self, x: Tensor, y: Tensor) -> Tensor:
         if self.stacked:
             try:
-                return torch.vmap(self._loss)(self.parameters, self.buffers, x, y)
+                # The loss of all nets at once is one kernel; mapped, it would be many.
+                return losses(torch.vmap(self._answer)(self.parameters, self.buffers, x), y)
             except torch.linalg.LinAlgError:
                 pass
         return torch.stack([self._loss_alone(seed, x[seed], y[seed]) for seed in range(len(self.memory))])
@@ -165,7 +169,7 @@ class Team:
     def _loss_alone(self, seed: int, x: Tensor, y: Tensor) -> Tensor:
         """The loss of one seed; nan, with gradients of nan, where its weights have no singular values any more."""
         try:
-            return self._loss(*self._state(seed), x, y) if self.stacked else loss(self.nets[seed](x), y)
+            return loss(self._answer(*self._state(seed), x) if self.stacked else self.nets[seed](x), y)
         except torch.linalg.LinAlgError:
             return torch.nan * torch.stack([p.sum() for p in self._alone(seed)]).sum()
 
@@ -176,8 +180,10 @@ class Team:
         parameters, buffers = ({n: t[seed] for n, t in many.items()} for many in (self.parameters, self.buffers))
         return parameters, buffers
 
-    def _loss(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        return loss(functional_call(self.nets[0], (parameters, buffers), (x,)), y)
+    def _answer(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
+        # No net here shares a parameter between two places, and looking for one takes time in every step.
+        answer: Tensor = functional_call(self.nets[0], (parameters, buffers), (x,), tie_weights=False)
+        return answer
 
     def _examine(
         self,
@@ -205,10 +211,10 @@ class Team:
     def _norms(self) -> Tensor:
         """The length of the gradient of each weight, by seed."""
         if self.stacked:
-            return torch.stack([_gradient(self.parameters[n]).flatten(1).norm(dim=1) for n in self.layers], 1)
-        return torch.stack(
-            [torch.stack([_gradient(net.get_parameter(n)).norm() for n in self.layers]) for net in self.nets]
-        )
+            rows = [_gradient(self.parameters[name]).flatten(1) for name in self.layers]
+            return torch.stack([torch.linalg.vector_norm(row, dim=1) for row in rows], 1)
+        each = [[_gradient(net.get_parameter(name)) for name in self.layers] for net in self.nets]
+        return torch.stack([torch.stack([torch.linalg.vector_norm(g) for g in gradients]) for gradients in each])
 
     def _alone(self, seed: int) -> list[Tensor]:
         """What one seed learns, as if it were alone."""
@@ -262,9 +268,15 @@ class Team:
 
 def loss(answer: Tensor, wanted: Tensor) -> Tensor:
     """Cross entropy in nats for classes, the mean squared error for numbers."""
+    return losses(answer[None], wanted[None])[0]
+
+
+def losses(answers: Tensor, wanted: Tensor) -> Tensor:
+    """The `loss` of each net, given the answers of all (nets n outputs) and what was wanted of them (nets n)."""
     if wanted.dtype == torch.long:
-        return functional.cross_entropy(answer, wanted)
-    return functional.mse_loss(answer[:, 0], wanted)
+        each = functional.cross_entropy(answers.flatten(0, 1), wanted.flatten(), reduction="none")
+        return each.reshape(wanted.shape).mean(1)
+    return (answers[..., 0] - wanted).square().mean(1)
 
 
 def _seeded(setup: Setup, seed: int) -> dict[str, Any]:
