@@ -5,7 +5,7 @@ from html import escape
 import streamlit as st
 
 from normcore.figures.blocks import FADED, STRENGTHS, Blocks, share
-from normcore.figures.theme import INFLUENCE_COLORS, REGION_COLORS
+from normcore.figures.theme import INFLUENCE_COLORS, REGION_COLORS, readable_on
 
 
 def flat(blocks: Blocks, caption: str, level: int) -> None:
@@ -37,11 +37,6 @@ def _cell(blocks: Blocks, cell: tuple[int, int, int]) -> str:
         text = f"{label:,}"
     else:
         text, ground = f"<b>{label:,}</b>", REGION_COLORS[color % len(REGION_COLORS)]
-    style = f"background:{ground};color:{_readable_on(ground)}" if ground else "opacity:0.68"
+    style = f"background:{ground};color:{readable_on(ground)}" if ground else "opacity:0.68"
     picked = cell == blocks.picked
     return f'<td style="{style}"{" class=picked" if picked else ""}>{text}{" ●" if picked else ""}</td>'
-
-
-def _readable_on(ground: str) -> str:
-    red, green, blue = (int(ground[i : i + 2], 16) for i in (1, 3, 5))
-    return "#15171c" if 0.299 * red + 0.587 * green + 0.114 * blue > 128 else "#ffffff"

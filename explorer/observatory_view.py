@@ -67,7 +67,7 @@ def _look(chosen: Setup, mine: Watch) -> State:
     look = race_tabs.Look(results, labels, keys, state, ())
     with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
         race_buttons.buttons(chosen, mine, state, keeps=False)
-        how = race_tabs.drawing(look)
+        how = race_tabs.drawing()
     race_buttons.status(chosen, mine, state)
     if results is not None:
         _verdict(results, state)
@@ -232,4 +232,4 @@ def _numbers(look: race_tabs.Look, how: race_tabs.Drawing) -> None:
     found = histogram(lab.norms(results, run.contestant))
     st.caption("The histogram of the norms of all seeds of this variant:")
     table(bars(found), key="bars", file="observatory-histogram", height=240)
-    numbers(results, look.state, (), 0, how)
+    numbers(results, look.state, (), 0, how, race_tabs.points(look, how))

@@ -15,18 +15,23 @@ from normcore.lab.results import Results
 
 @dataclass(frozen=True)
 class Drawing:
-    """How curves are drawn."""
+    """What is drawn, and how curves are."""
 
+    view: str
     across: str
     band: str
     smoothing: float
     log: str
     singles: bool
-    points: int
 
 
 def numbers(
-    results: Results | None, state: State, kept: Sequence[tuple[str, Results]], baseline: int, how: Drawing
+    results: Results | None,
+    state: State,
+    kept: Sequence[tuple[str, Results]],
+    baseline: int,
+    how: Drawing,
+    points: int,
 ) -> None:
     """The table of who stands where, the curves as drawn, and all that was measured; each to take along."""
     if results is None or state.going:
@@ -58,7 +63,7 @@ def numbers(
     if not results.classes:
         del names["held_accuracy"]
     table({name: [getattr(row, field) for row in rows] for field, name in names.items()}, key="summary", file="race")
-    found = drawn.losses(results, how.across, how.band, how.smoothing, how.points)
+    found = drawn.losses(results, how.across, how.band, how.smoothing, points)
     st.caption("The curves, exactly as drawn:")
     table(drawn.columns(found, "training loss", how.across), key="points", file="race-curves", height=240)
     with st.container(horizontal=True):

@@ -1,6 +1,6 @@
-"""The tabs of the Race page: curves, differences, held-out examples, layers, and all of it as numbers."""
+"""What the Race page shows of a race: curves, differences, held-out examples, layers, and all of it as numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from normcore.figures.race import DASHES, Line, curves, layers
 from normcore.lab import curves as drawn
 from normcore.lab.results import Results
 
-POINTS, GROWING = 12_000, 4_000
+POINTS, GROWING = 12_000, 2_500
 """Points of a whole figure that stands, and of one that grows and is sent four times a second."""
 AXES = {"linear": "", "loss logarithmic": "y", "both logarithmic": "xy"}
 HEIGHT = 440
@@ -34,22 +34,11 @@ class Look:
 
 
 def show(look: Look, how: Drawing, baseline: int) -> None:
-    """All tabs; the one that is open is drawn."""
-    tabs = {
-        "Curves": training,
-        "Difference": _difference,
-        "Held out": _held,
-        "Gradients": _gradients,
-        "Activations": _activations,
-        "Numbers": lambda look, how, baseline: numbers(look.results, look.state, look.kept, baseline, how),
-    }
-    for tab, draw in zip(st.tabs(list(tabs), key="show", bind="query-params"), tabs.values(), strict=True):
-        if tab.open:
-            with tab:
-                try:
-                    draw(look, how, baseline)
-                except NormcoreError as error:
-                    st.caption(f"{error}.")
+    """What was chosen to be seen."""
+    try:
+        VIEWS[how.view](look, how, baseline)
+    except NormcoreError as error:
+        st.caption(f"{error}.")
 
 
 def colors(keys: Sequence[str]) -> list[str]:
@@ -61,7 +50,7 @@ def colors(keys: Sequence[str]) -> list[str]:
     return [chosen[key] for key in keys]
 
 
-def drawing(look: Look) -> Drawing:
+def drawing() -> Drawing:
     """Asks how curves are to be drawn."""
     with st.popover("How it is drawn", icon=":material/tune:"):
         across = controls.choose("Over", list(drawn.ACROSS), "over")
@@ -69,9 +58,23 @@ def drawing(look: Look) -> Drawing:
         smoothing = controls.select("Smoothing", (0.0, 0.5, 0.8, 0.9, 0.95, 0.98), "smooth", 0.9, lambda x: f"{x:g}")
         log = controls.pick("Axes", list(AXES), "axes", "linear")
         singles = controls.choose("Single seeds", ("faint", "hidden"), "single") == "faint"
+    return Drawing("Curves", across, band, smoothing, AXES[log], singles)
+
+
+def view() -> str:
+    """Asks what is to be seen.
+
+    These are no tabs: a browser takes a third of the time of a look at a running race for those, and a second click on
+    them before a slow server has answered the first one is lost.
+    """
+    return str(controls.choose("Show", list(VIEWS), "show", label_visibility="collapsed"))
+
+
+def points(look: Look, how: Drawing) -> int:
+    """How many points a curve may have."""
     seeds = 1 if look.results is None else len(look.results.seeds)
-    most = (GROWING if look.state.going else POINTS) // (len(look.labels) * (3 + singles * seeds))
-    return Drawing(across, band, smoothing, AXES[log], singles, max(60, min(drawn.MOST, most)))
+    most = (GROWING if look.state.going else POINTS) // (len(look.labels) * (3 + how.singles * seeds))
+    return max(60, min(drawn.MOST, most))
 
 
 def _lines(look: Look, found: Sequence[drawn.Curve], how: Drawing) -> list[Line]:
@@ -133,7 +136,7 @@ def _titles(results: Results | None, how: Drawing, what: str = "") -> tuple[str,
 def training(look: Look, how: Drawing, baseline: int) -> None:
     """The curves of the training losses."""
     results = look.results
-    found = () if results is None else drawn.losses(results, how.across, how.band, how.smoothing, how.points)
+    found = () if results is None else drawn.losses(results, how.across, how.band, how.smoothing, points(look, how))
     limits = (0.0, float(look.state.steps)) if results is None else _limits(results, how)
     figure = curves(
         _lines(look, found, how), _titles(results, how), ghosts=_ghosts(look, how), log=how.log, limits=limits
@@ -151,7 +154,7 @@ def _difference(look: Look, how: Drawing, baseline: int) -> None:
     if results is None or len(look.labels) < 2:
         st.caption("A difference takes two contestants and a first step.")
         return
-    found = drawn.differences(results, baseline, how.across, how.band, how.smoothing, how.points)
+    found = drawn.differences(results, baseline, how.across, how.band, how.smoothing, points(look, how))
     titles = _titles(results, how, f"loss less that of {name}, seed by seed")
     log = how.log.replace("y", "")
     figure = curves(_lines(look, found, how), titles, zero=name, log=log, limits=_limits(results, how))
@@ -199,6 +202,20 @@ def _activations(look: Look, how: Drawing, baseline: int) -> None:
         alt = _layers_alt(f"{name.capitalize()} after each activation function", found)
         plot(figure, key=f"activations_{what}", alt=alt, height=_tall(found))
     st.caption("After each activation function, over the held-out examples; the mean over seeds.")
+
+
+def _numbers(look: Look, how: Drawing, baseline: int) -> None:
+    numbers(look.results, look.state, look.kept, baseline, how, points(look, how))
+
+
+VIEWS: dict[str, Callable[[Look, Drawing, int], None]] = {
+    "Curves": training,
+    "Difference": _difference,
+    "Held out": _held,
+    "Gradients": _gradients,
+    "Activations": _activations,
+    "Numbers": _numbers,
+}
 
 
 def _tall(found: drawn.Layers) -> int:

@@ -1,6 +1,7 @@
 """The Race page while it runs: its buttons, its curves, who stands where, and what it came to."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -15,7 +16,7 @@ from normcore.figures.race import standings
 from normcore.lab.results import Results, course, sentences
 from normcore.lab.strips import StripResults
 
-TICK = 0.2
+TICK = 0.22
 """Seconds from one look at a running race to the next."""
 ENOUGH = 10
 """Steps before a verdict means anything."""
@@ -28,31 +29,35 @@ def desk() -> Desk:
 
 
 def live(setup: Setup) -> None:
-    """The race, looked at again and again only while it goes on."""
+    """The race, looked at again and again only while it goes on; its buttons change when it begins and ends."""
     mine = desk()
-    race_buttons.live(mine, TICK, partial(_look, setup, mine))
-
-
-def _look(setup: Setup, mine: Desk) -> State:
     state = mine.runner.state() if mine.runner else State("ready", 0, setup.steps)
-    found: Results | StripResults | None = state.results
-    strip = setup.strip if found is None else isinstance(found, StripResults)
-    results = found if isinstance(found, Results) else None
-    labels, keys = (setup.labels, setup.keys) if results is None else (results.labels, _keys(results))
-    look = race_tabs.Look(results, labels, keys, state, mine.kept)
     with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
         race_buttons.buttons(setup, mine, state)
-        how = None if strip else race_tabs.drawing(look)
+        how = None if _is_strip(setup, state) else race_tabs.drawing()
+    if how is not None:
+        how = replace(how, view=race_tabs.view())
+    race_buttons.live(mine, TICK, partial(_look, setup, mine, how))
+
+
+def _is_strip(setup: Setup, state: State) -> bool:
+    return setup.strip if state.results is None else isinstance(state.results, StripResults)
+
+
+def _look(setup: Setup, mine: Desk, how: race_tabs.Drawing | None) -> State:
+    state = mine.runner.state() if mine.runner else State("ready", 0, setup.steps)
     race_buttons.status(setup, mine, state)
     if how is None:
-        race_strip.show(found if isinstance(found, StripResults) else None, state)
+        race_strip.show(state.results if isinstance(state.results, StripResults) else None, state)
     else:
-        _race(look, how, mine.readable(state))
+        results = state.results if isinstance(state.results, Results) else None
+        labels, keys = (setup.labels, setup.keys) if results is None else (results.labels, _keys(results))
+        _race(race_tabs.Look(results, labels, keys, state, mine.kept), how, mine.readable(state))
     return state
 
 
 def _race(look: race_tabs.Look, how: race_tabs.Drawing, judged: Results | None) -> None:
-    """A race of its own: the tabs, and who stands where beside them."""
+    """A race of its own, and who stands where beside it."""
     left, right = st.columns([7, 4], gap="large")
     if st.session_state.get("against") not in look.labels:  # other contestants; the box itself shows the new one
         st.session_state.pop("against", None)

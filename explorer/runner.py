@@ -25,7 +25,7 @@ LEASE = 2.0
 """Seconds that a race goes on without anybody looking."""
 WALL = 300.0
 """Seconds of computing that one race may take."""
-SHOWN = 0.15
+SHOWN = 0.2
 """Seconds from one picture of the results to the next."""
 
 
@@ -185,10 +185,10 @@ class Runner:
 
         A race may end before its last step: a net that has diverged has nothing more to show.
         """
-        shown, due = 0.0, time.monotonic()
+        shown, told, due = 0.0, 0, time.monotonic()
         while self._going() and not self._state.over:
             if not self._hall.turn(self, self._going):
-                return
+                break
             begun, over = time.monotonic(), False
             try:
                 if self._race is None:
@@ -204,7 +204,7 @@ class Runner:
                 slow = due - time.monotonic() > NAP
                 last = over or slow or race.step >= self._wanted or not self._going()
                 if race.step and (last or begun - shown > SHOWN):
-                    shown = begun
+                    shown, told = begun, race.step
                     self._set(results=race.results())
             finally:
                 self._spent += time.monotonic() - begun
@@ -214,6 +214,8 @@ class Runner:
                 self._nap(due)
             else:
                 time.sleep(max(0.0, due - time.monotonic()))
+        if self._race is not None and self._race.step > told and not self._state.over:
+            self._set(results=self._race.results())  # it was stopped between two turns
 
     def _nap(self, due: float) -> None:
         """Lets others have the seat until the next step is due."""

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -80,6 +80,30 @@ def test_it_plays_pauses_steps_and_finishes(begun: list[Runner]) -> None:
     runner.play()
     assert runner.state().phase == "finished"
     until(lambda: not runner.alive)
+
+
+def test_what_it_found_is_complete_when_it_is_stopped_between_two_turns(begun: list[Runner]) -> None:
+    class Slow(Hall):
+        """From the second turn on, nobody is called any more."""
+
+        turns = 0
+
+        def turn(self, who: object, going: Callable[[], bool]) -> bool:
+            self.turns += 1
+            if self.turns < 3:
+                return super().turn(who, going)
+            until(lambda: not going())
+            return False
+
+    hall = Slow()
+    runner = Runner(lambda: Counting(400), 400, hall)
+    begun.append(runner)
+    runner.play()
+    until(lambda: hall.turns == 3)
+    assert runner.state().results < runner.state().step, "the second turn came before the next picture was due"
+    runner.pause()
+    until(lambda: not runner.alive)
+    assert runner.state().phase == "paused" and runner.state().results == runner.state().step
 
 
 def test_play_right_after_pause_goes_on(begun: list[Runner]) -> None:
@@ -298,13 +322,14 @@ def test_a_race_that_cannot_even_tell_its_results_gives_its_seat_back(
 
     monkeypatch.setattr(Failing, "error", error)
     monkeypatch.setattr(Failing, "results", speechless)
+    monkeypatch.setattr(house, "SHOWN", 60.0)  # the results of the first step alone
     hall = Hall(seats=1)
     begun += [Runner(lambda: Failing(60, pause=0.05), 60, hall), Runner(lambda: Counting(5), 5, hall)]
-    for runner in begun:
-        runner.play()
+    for one in begun:
+        one.play()
     until(lambda: begun[1].state().phase == "finished")
     state = begun[0].state()
-    assert state.phase == "broken off" and state.results in (1, 2, 3, 4)
+    assert state.phase == "broken off" and state.results == 1
     assert said in state.sentence
     until(lambda: not begun[0].alive)
 

@@ -68,8 +68,9 @@ def curves(
     traces += [_mean(line, titles[0], percent) for line in lines]
     top = None if "y" in log or percent or zero else _top(lines, [line for race in ghosts.values() for line in race])
     traces += [_lost(line, titles[0], top) for line in lines if line.lost]
-    across: dict[str, Any] = {"title": {"text": titles[0]}}
-    upwards: dict[str, Any] = {"title": {"text": titles[1]}}
+    # Measuring labels for a margin that stands anyway takes a fifth of the time of drawing.
+    across: dict[str, Any] = {"title": {"text": titles[0]}, "automargin": False}
+    upwards: dict[str, Any] = {"title": {"text": titles[1]}, "automargin": False}
     if "x" in log:
         across |= {"type": "log", "exponentformat": "power", "dtick": 1}
     elif limits:
@@ -238,6 +239,7 @@ def standings(
                 # Inside the bar at its foot: the interval at its end stays free.
                 "textposition": "inside" if there else "outside",
                 "insidetextanchor": "start",
+                "insidetextfont": {"color": theme.readable_on(colors[i])},
                 "cliponaxis": False,
                 "hovertext": [words[i]],
                 "hovertemplate": "%{hovertext}<extra></extra>",

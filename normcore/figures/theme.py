@@ -70,6 +70,12 @@ def shade(color: str, amount: float) -> str:
     return mix(color, "#ffffff" if amount > 0 else "#000000", abs(amount))
 
 
+def readable_on(ground: str) -> str:
+    """An ink for words on a color: dark on light ones, white on dark ones."""
+    red, green, blue = _channels(ground)
+    return "#15171c" if 0.299 * red + 0.587 * green + 0.114 * blue > 128 else "#ffffff"
+
+
 def stepped(colors: Sequence[str]) -> list[tuple[float, str]]:
     """Make a color scale that shows every color flat, without a transition to the next."""
     edges = np.linspace(0, 1, len(colors) + 1).tolist()

@@ -76,10 +76,10 @@ def test_no_change_is_lost_while_a_race_runs(visit: Callable[..., Page]) -> None
     page = visit(f"{LONG}&speed=10+steps+a+second")
     press(page, "go")
     page.wait_for_function(LONGER, arg=2)
-    tabs = ["Difference", "Held out", "Gradients", "Activations", "Curves"]
-    for name in tabs:
-        page.get_by_role("tab", name=name).click()
-        expect(page.get_by_role("tab", name=name)).to_have_attribute("aria-selected", "true")
+    views = ["Difference", "Held out", "Gradients", "Activations", "Curves"]
+    for name in views:
+        page.get_by_role("radio", name=name).click()
+        expect(page.get_by_role("radio", name=name)).to_have_attribute("aria-checked", "true")
         if name == "Difference":
             expect(page.locator(PLOT).first).to_have_attribute("aria-label", re.compile("Loss less that of BatchNorm"))
     slider = page.locator(".st-key-batch input[type=range]")
