@@ -16,7 +16,7 @@ from normcore.figures.race import standings
 from normcore.lab.results import Results, course, sentences
 from normcore.lab.strips import StripResults
 
-TICK = 0.22
+TICK = 0.2
 """Seconds from one look at a running race to the next."""
 ENOUGH = 10
 """Steps before a verdict means anything."""
