@@ -73,17 +73,12 @@ with COURTESY.resting():
     time.sleep(0.2)
 
 defined = [method for method in chosen if layout in method.layouts]
-arithmetic, table, snippets = st.tabs(["With its numbers", "Flat view", "Code"], key="below", bind="query-params")
-if arithmetic.open:
-    with arithmetic:
-        for method in defined:
-            st.markdown(f"### {method.name}")
-            numbers(method, settings[method.key], view)
-if table.open:
-    with table:
+# No tabs: whenever anything changes, a browser looks through all of an open tab for something to focus.
+below = controls.choose("Below", ("With its numbers", "Flat view", "Code"), "below", label_visibility="collapsed")
+with st.container(key="details"):
+    if below == "Flat view":
         flat_views(defined, settings, view)
-if snippets.open:
-    with snippets:
+    else:
         for method in defined:
             st.markdown(f"### {method.name}")
-            code(method, settings[method.key], view)
+            (numbers if below == "With its numbers" else code)(method, settings[method.key], view)

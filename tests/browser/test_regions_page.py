@@ -152,7 +152,7 @@ def test_a_phone_shows_everything_without_scrolling_sideways(visit: Callable[...
 
 def test_the_flat_view_is_a_real_table(visit: Callable[..., Page]) -> None:
     page = visit(f"{ONE}&light=one+element&n=1")
-    page.get_by_role("tab", name="Flat view").click()
+    page.get_by_role("radio", name="Flat view").click()
     expect(page.get_by_role("table")).to_be_visible()
     expect(page.get_by_role("rowheader", name="sample 1")).to_be_visible()
     assert page.get_by_role("cell", name="●").count() == 1
