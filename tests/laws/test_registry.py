@@ -70,7 +70,7 @@ assert not page.exception and not page.warning
 shown = [json.loads(plot.proto.json)["alt"] for plot in page.get("bidi_component")]
 assert shown[0].startswith("Mean Removal on (n c h w) = (4, 6, 4, 4). 4 statistics, each over 96 values"), shown
 assert any("x - \\mu" in latex.value for latex in page.latex)
-page.query_params["below"] = "Code"
+page.session_state["below"] = "Code"
 page.run()
 assert any('normcore.layer("mean_removal", 6, eps=0.001)' in code.value for code in page.code)
 assert any("x.mean(dim=(1, 2, 3), keepdim=True)" in code.value for code in page.code)
