@@ -31,12 +31,14 @@ class Raced(Protocol):
     def make(self) -> Callable[[], Racing]: ...
 
 
-def live(mine: Desk, tick: float, look: Callable[[], State]) -> None:
+def live(mine: Desk, tick: float, look: Callable[[], State], shown: State | None = None) -> None:
     """What is at hand, looked at every `tick` seconds while it goes on; `look` draws it and returns how it stood.
 
-    The timer is the fragment's own, so that no other change is lost to it.
+    `shown` is how it stood when its buttons were drawn, if those are not part of the look: they are drawn anew when it
+    no longer stands so. The timer is the fragment's own, so that no other change is lost to it.
     """
-    ticking = mine.runner is not None and mine.runner.state().changing
+    now = shown or (mine.runner.state() if mine.runner else None)
+    ticking = now is not None and now.changing
     st.fragment(_look, run_every=tick if ticking else None)(mine, ticking, look)
 
 

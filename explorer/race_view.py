@@ -37,7 +37,7 @@ def live(setup: Setup) -> None:
         how = None if _is_strip(setup, state) else race_tabs.drawing()
     if how is not None:
         how = replace(how, view=race_tabs.view())
-    race_buttons.live(mine, TICK, partial(_look, setup, mine, how))
+    race_buttons.live(mine, TICK, partial(_look, setup, mine, how), state)
 
 
 def _is_strip(setup: Setup, state: State) -> bool:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from streamlit.testing.v1 import AppTest
 
-from explorer import race_setup, race_strip, race_view, turns
+from explorer import race_buttons, race_setup, race_strip, race_view, turns
 from explorer.archive import arrays
 from explorer.desk import Desk
 from explorer.table import as_csv
@@ -289,6 +289,21 @@ def test_what_goes_wrong_on_the_way_is_said_and_the_curves_stay(monkeypatch: pyt
     assert "up to step 29" in picture(page, "Training loss")[0]
     page.select_slider(key="batch").set_value(8).run()
     assert not page.button(key="go").disabled
+
+
+def test_buttons_follow_a_race_that_ends_while_the_page_is_drawn(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = race_buttons.buttons
+
+    def slowly(*given: Any) -> None:
+        drawn(*given)
+        while desk.runner is not None and desk.runner.state().changing:
+            time.sleep(0.01)
+
+    monkeypatch.setattr(race_buttons, "buttons", slowly)
+    page = race_page()
+    page.button(key="go").click().run()
+    assert desk.runner is not None and desk.runner.state().phase == "finished"
+    assert "Pause" not in [button.label for button in page.button]
 
 
 def test_a_race_that_waits_says_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
