@@ -26,6 +26,7 @@ if __name__ == "__main__":
             page = open_page(browser, address + path, viewport={"width": width, "height": height}, color_scheme=scheme)
             if path.startswith("/race"):
                 page.locator(".st-key-go button").click()
+                page.mouse.move(0, 0)  # the pointer would bring up what the button says of itself
                 page.get_by_text("Finished").wait_for(timeout=120_000)
                 page.wait_for_timeout(2000)
             page.screenshot(path=str(folder / f"{name}.png"))
