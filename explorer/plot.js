@@ -143,21 +143,28 @@ class Plot {
     return true;
   }
 
-  /** Three things in space that Plotly has no option for; without them lines flicker on faces and catch clicks, and a
-   * pointer over a picture that has just become smaller asks for a triangle that is gone. */
+  /** What Plotly has no option for in space: without it lines flicker on faces and catch clicks, and a pointer over a
+   * picture that has just become smaller asks for a triangle that is gone. */
   refine(/** @type {any} */ scene) {
     if (!scene?.glplot) return;
     // A nearer horizon spends the depth buffer, often only 16 bits, on what is there.
     const first = scene.glplot.zFar !== 30;
     scene.glplot.zFar = 30;
     if (first) this.pickOnDemand(scene.glplot);
+    if (first) keepWhatStays(scene.glplot);
     for (const { linePlot, mesh } of Object.values(scene.traces)) {
       if (linePlot) linePlot.drawPick = () => {};
       if (!mesh) continue;
-      const { pick, drawPick } = Object.getPrototypeOf(mesh);
+      const { pick, drawPick, update } = Object.getPrototypeOf(mesh);
       mesh.drawPick = (/** @type {any} */ camera) => this.pointed && drawPick.call(mesh, camera);
       const triangle = (/** @type {any} */ at) => at.value[0] + 256 * at.value[1] + 65536 * at.value[2];
       mesh.pick = (/** @type {any} */ at) => (at && triangle(at) < mesh.cells.length ? pick.call(mesh, at) : null);
+      // The same colors again are not painted again.
+      mesh.update = (/** @type {any} */ next) => {
+        const colors = JSON.stringify(next.colormap);
+        update.call(mesh, colors === mesh.painted ? { ...next, colormap: null } : next);
+        mesh.painted = colors;
+      };
     }
     if (first) scene.glplot.redraw();
   }
@@ -367,6 +374,17 @@ function paint(/** @type {any} */ value, /** @type {Record<string, string>} */ c
   const painted = {};
   for (const name of Object.keys(value)) painted[name] = paint(value[name], colors);
   return painted;
+}
+
+/** Spare a scene two things that wait for the graphics card with every picture. */
+function keepWhatStays(/** @type {any} */ { gl, axes }) {
+  // Plotly asks whether its buffers are still there; they are as long as the canvas is.
+  gl.isBuffer = () => !gl.isContextLost();
+  // With new ticks the lines along the axes are taken down and put up anew, also where none of them is seen.
+  const { _lines: lines, lineEnable, gridEnable, zeroEnable, lineTickEnable } = axes;
+  if ([lineEnable, gridEnable, zeroEnable, lineTickEnable].flat().some(Boolean)) return;
+  lines.dispose = () => {};
+  Object.defineProperty(axes, "_lines", { get: () => lines, set() {} });
 }
 
 /** Write the parts of one object over those of another, and leave what else is there. */

@@ -1,10 +1,12 @@
 """The plot component in a real browser: what a visitor did to a plot outlives every change."""
 
 from collections.abc import Callable
+from io import BytesIO
 
 import numpy as np
 import pytest
 from block_samples import SAMPLES
+from PIL import Image
 from playwright.sync_api import Page, Request, TimeoutError, WebSocket
 
 from normcore.figures.blocks import FADED, figure
@@ -89,6 +91,14 @@ def turn(page: Page, key: str) -> list[float]:
             if attempt == 3:
                 raise
     return eye(page, key)
+
+
+def photograph(page: Page) -> np.ndarray:
+    """Take the left plot as it is seen, without the pointer's words and Plotly's buttons."""
+    page.mouse.move(1, 1)
+    page.wait_for_timeout(500)
+    with Image.open(BytesIO(page.locator(PLOT.format("left")).screenshot(animations="disabled"))) as image:
+        return np.asarray(image.convert("RGB"), dtype=int)
 
 
 def toggle_dark(page: Page) -> None:
@@ -254,6 +264,15 @@ def test_the_browser_builds_the_same_picture_as_python(visit, sample):
         if here["name"] == "lit":
             assert (there["cmin"], there["cmax"]) == (here["cmin"], here["cmax"])
             assert [tuple(step) for step in there["colorscale"]] == [tuple(step) for step in here["colorscale"]]
+
+
+@pytest.mark.parametrize("before", ["batch", "influence"])
+def test_a_changed_picture_looks_like_one_opened_afresh(visit, before):
+    changed = visit(first=before)
+    choose(changed, "group")
+    pictures = [photograph(changed), photograph(visit(first="group"))]
+    differing = (np.abs(np.subtract(*pictures)) > 8).any(-1).mean()
+    assert differing < 5e-3, f"{differing:.1%} of the picture"  # Plotly turns a few figures along the axes anew
 
 
 def test_alternative_text_follows_the_picture(visit):
