@@ -15,8 +15,9 @@ from normcore.core.errors import NormcoreError
 from normcore.core.precision import full_precision
 from normcore.core.statistics import widen
 
-PART = 1 << 18
-"""So many elements go through a function at a time; with what is computed from them they fit into a cache."""
+PART = 1 << 20
+"""So many elements go through several operations at a time, which find them in a cache after the first."""
+LARGE = 1 << 16
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -46,12 +47,12 @@ class Repeatable:
 
     before: list[Tensor]
     function: Callable[..., Any]
-    beside: tuple[list[Tensor], ...]
+    beside: tuple[Sequence[Tensor], ...]
 
     def pieces(self) -> list[tuple[Tensor, ...]]:
         """The `difference` that was made to each gradient."""
         rows = zip(self.before, *self.beside, strict=True)
-        return [difference(b, _called(self.function, b, others)[0]) for b, *others in rows]
+        return [difference(before, _called(self.function, before, *others)) for before, *others in rows]
 
 
 class Owned(list[Tensor]):
@@ -76,7 +77,7 @@ def norms_of(gradients: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
     full = [gradient if gradient.numel() else gradient.new_zeros(1) for gradient in gradients]
     if kinds == {wide} and not torch.is_grad_enabled():
         # In memory, row by row is faster for large tensors than what takes all tensors at once.
-        large = [g.is_cpu and g.ndim > 1 and g.numel() >= PART // 4 and g.is_contiguous() for g in full]
+        large = [g.is_cpu and g.ndim > 1 and g.numel() >= LARGE and g.is_contiguous() for g in full]
         others = iter(torch._foreach_norm([g for g, alone in zip(full, large, strict=True) if not alone], norm_type))
         found = [
             torch.linalg.vector_norm(torch.linalg.vector_norm(g.flatten(1), norm_type, 1), norm_type)
@@ -185,60 +186,58 @@ def _add_up(gradient: Tensor, factor: Tensor) -> Tensor:
         return (weights @ wide.reshape(len(wide), -1)).reshape(wide.shape[1:])
 
 
-def replace(
-    gradients: list[Tensor], function: Callable[..., Any], *beside: list[Tensor], once: bool = False
-) -> tuple[list[Tensor], list[Any]]:
+def replace(gradients: list[Tensor], function: Callable[..., Tensor], *beside: Sequence[Tensor]) -> list[Tensor]:
     """Each gradient through a function, together with its entry in each list beside it.
 
-    The function gets them in at least float32, and returns the new gradient, or that and what takes the place of the
-    last list's entry, which a clipper then lets it overwrite. What it makes of an entry of the first axis depends on
-    that entry alone, so that it may be called for a few at a time. It is called a second time for the report, unless
-    it may be called only `once`.
+    The function gets them in at least float32, and writes into `out` unless that is None. It is called again for the
+    report.
+    """
+    rows = zip(gradients, *beside, strict=True)
+    if not isinstance(gradients, Owned):
+        return [_called(function, *row) for row in rows]
+    room = gradients.room
+    for i, (gradient, *others) in enumerate(rows):
+        room[i : i + 1] = [roomy(gradient, room[i] if i < len(room) else None).copy_(gradient)]
+        if widen(gradient) is gradient and gradient.numel():
+            function(room[i], *others, out=gradient)
+        else:
+            gradient.copy_(_called(function, room[i], *others))
+    gradients.change = Repeatable(room[: len(gradients)], function, beside)
+    return gradients
+
+
+def _called(function: Callable[..., Tensor], gradient: Tensor, *beside: Tensor) -> Tensor:
+    return function(widen(gradient), *beside, out=None).to(gradient.dtype) if gradient.numel() else gradient.clone()
+
+
+def replace_once(
+    gradients: list[Tensor], function: Callable[..., tuple[Tensor, Tensor]], *beside: list[Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """`replace` where a report cannot do it again; the function also gives what follows in the last list.
+
+    What it makes of an entry of the first axis depends on that entry alone, so that it may be called for a few at a
+    time. It may overwrite the entries of the last list if the gradients are `Owned`.
 
     Returns:
         The new gradients, and the new last list.
     """
-    if isinstance(gradients, Owned):
-        return _overwrite(gradients, function, beside, once)
-    given, kept = [], []
-    for gradient, *others in zip(gradients, *beside, strict=True):
-        y, memory = _called(function, gradient, others)
-        given.append(y.clone() if y is gradient else y)
-        kept.append(memory)
-    return given, kept
-
-
-def _overwrite(
-    gradients: Owned, function: Callable[..., Any], beside: tuple[list[Tensor], ...], once: bool
-) -> tuple[list[Tensor], list[Any]]:
-    """`replace` for a clipper: in place, and noted down."""
-    kept, pieces, room = [], [], gradients.room
-    for i, (gradient, *others) in enumerate(zip(gradients, *beside, strict=True)):
-        if not once:
-            room[i : i + 1] = [roomy(gradient, room[i] if i < len(room) else None)]
-        memories, found = [], []
-        for part, copy, *rest in in_parts(gradient, gradient if once else room[i], *others):
-            if not once:
-                copy.copy_(part)
-            y, memory = _called(function, part, rest)
-            if once:
-                found.append(difference(part, y))
+    rows = list(zip(gradients, *beside, strict=True))
+    if not isinstance(gradients, Owned):
+        made = [function(widen(g), *rest) if g.numel() else (g, rest[-1]) for g, *rest in rows]
+        return [y.to(g.dtype, copy=y is g) for (y, _), g in zip(made, gradients, strict=True)], [new for _, new in made]
+    pieces = []
+    for gradient, *others in rows:
+        found = []
+        for part, *rest in in_parts(gradient, *others) if gradient.numel() else ():
+            y, memory = function(widen(part), *rest)
+            y = y.to(part.dtype)
+            found.append(difference(part, y))
             part.copy_(y)
-            if rest and memory is not rest[-1]:
+            if memory is not rest[-1]:
                 rest[-1].copy_(memory)
-            elif not rest and memory is not None:
-                memories.append(memory)
-        made = torch.cat(memories) if len(memories) > 1 else memories[0] if memories else None
-        kept.append(others[-1] if others else made)
         pieces.append(_joined(found))
-    gradients.change = Replaced(pieces) if once else Repeatable(room[: len(gradients)], function, beside)
-    return gradients, kept
-
-
-def _called(function: Callable[..., Any], gradient: Tensor, beside: Sequence[Any]) -> tuple[Tensor, Any]:
-    done = function(widen(gradient), *beside) if gradient.numel() else gradient
-    y, memory = done if isinstance(done, tuple) else (done, beside[-1] if beside else None)
-    return y.to(gradient.dtype), memory
+    gradients.change = Replaced(pieces)
+    return gradients, beside[-1]
 
 
 def in_parts(gradient: Tensor, *beside: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -261,10 +260,10 @@ def multiply_decayed(
 ) -> list[Tensor]:
     """Each gradient plus its decayed weights, times its own factor."""
 
-    def decayed(gradient: Tensor, weight: Tensor, factor: Tensor) -> Tensor:
-        return (gradient + weight_decay * weight.to(gradient)) * factor.to(gradient)
+    def decayed(gradient: Tensor, weight: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+        return (gradient + weight_decay * weight.to(gradient)) * factor.to(gradient), factor
 
-    return replace(gradients, decayed, weights, list(factors), once=True)[0]
+    return replace_once(gradients, decayed, weights, list(factors))[0]
 
 
 def roomy(tensor: Tensor, room: Tensor | None) -> Tensor:
@@ -294,9 +293,9 @@ def difference(before: Tensor, after: Tensor) -> tuple[Tensor, ...]:
 
 
 def _joined(parts: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-    """The `difference` of a whole from those of its parts."""
+    """The `difference` of a whole from those of its parts; one without any has no elements."""
     if len(parts) < 2:
-        return parts[0] if parts else ()
+        return parts[0] if parts else (torch.zeros((), dtype=torch.float64),) * 5
     columns = [torch.stack(column) for column in zip(*parts, strict=True)]
     norms = (torch.linalg.vector_norm(column) for column in columns[:3])
     return (*norms, *(column.sum() for column in columns[3:]))

@@ -30,10 +30,12 @@ def adaptive_gradient_clipping(
     """
     norms = unit_norms(gradients)
     weights = unit_norms(parameters_or_zeros(parameters, gradients))
-    scales = [
-        (clip_factor * weight.to(norm).clamp(min=eps) / norm.clamp(min=1e-6)).clamp(max=1.0)
-        for weight, norm in zip(weights, norms, strict=True)
-    ]
+    scales: list[Tensor] = []
+    if gradients:  # one call for all: operations on so few numbers take longer to call than to do
+        lengths = [weight.to(norm) for weight, norm in zip(weights, norms, strict=True)]
+        limits = torch._foreach_mul(torch._foreach_clamp_min(lengths, eps), clip_factor)
+        ratios = torch._foreach_div(limits, torch._foreach_clamp_min(norms, 1e-6))
+        scales += torch._foreach_clamp_max(ratios, 1.0)
     for last in range(max(0, len(scales) - exclude), len(scales)):
         scales[last] = torch.ones_like(scales[last])
     stats = {"norm": norms, "parameter_norm": weights, "scale": scales}

@@ -3,6 +3,7 @@
 import math
 from typing import Annotated
 
+import torch
 from torch import Tensor
 
 from normcore.core import Method, Normed, Paper, Range, replace
@@ -28,8 +29,7 @@ def clip_by_value(
     """
     low = -clip_value if lower is None else lower
     high = clip_value if upper is None else upper
-    clipped, _ = replace(gradients, lambda g: g.clamp(low, high))
-    return Normed(clipped, {})
+    return Normed(replace(gradients, lambda g, out: torch.clamp(g, low, high, out=out)), {})
 
 
 METHOD = Method(

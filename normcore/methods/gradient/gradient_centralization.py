@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from normcore.core import Method, Normed, Paper, Region, replace
+from normcore.core import Method, Normed, Owned, Paper, Region, replace, widen
 
 
 def gradient_centralization(gradients: list[Tensor]) -> Normed:
@@ -17,15 +17,19 @@ def gradient_centralization(gradients: list[Tensor]) -> Normed:
     Shapes: any list of tensors. Units: those of the gradient.
     Source: Yong, Huang, Hua and Zhang 2020, arXiv:2004.01461.
     """
-    y, means = replace(gradients, _centered)
-    return Normed(y, {"mean": [m if m is not None else torch.zeros_like(g) for m, g in zip(means, y, strict=True)]})
+    # A clipper asks for no means, and its gradients lie in a cache when they are centered, not before.
+    means = [] if isinstance(gradients, Owned) else [_mean(widen(gradient)).detach() for gradient in gradients]
+    return Normed(replace(gradients, _centered), {"mean": means})
 
 
-def _centered(gradient: Tensor) -> tuple[Tensor, Tensor]:
-    if gradient.ndim < 2:
-        return gradient, torch.zeros_like(gradient)
-    mean = gradient.mean(tuple(range(1, gradient.ndim)), keepdim=True)
-    return gradient - mean, mean.detach()
+def _centered(gradient: Tensor, out: Tensor | None) -> Tensor:
+    return torch.sub(gradient, _mean(gradient), out=out)
+
+
+def _mean(gradient: Tensor) -> Tensor:
+    if gradient.ndim < 2 or not gradient.numel():
+        return torch.zeros_like(gradient)
+    return gradient.mean(tuple(range(1, gradient.ndim)), keepdim=True)
 
 
 METHOD = Method(

@@ -29,7 +29,7 @@ def gradient_noise(
     deviation = (eta / (1 + step) ** gamma) ** 0.5
     random = generator(seed, step)
     noise = [(deviation * torch.randn(g.shape, generator=random, dtype=torch.float32)).to(g.device) for g in gradients]
-    y, _ = replace(gradients, lambda gradient, drawn: gradient + drawn.to(gradient), noise)
+    y = replace(gradients, lambda gradient, drawn, out: torch.add(gradient, drawn.to(gradient), out=out), noise)
     return Normed(y, {"noise": noise}, {"step": step + 1})
 
 

@@ -15,7 +15,7 @@ def sign_gradient(gradients: list[Tensor]) -> Normed:
     Shapes: any list of tensors. Units: none after it.
     Source: Bernstein, Wang, Azizzadenesheli and Anandkumar 2018, arXiv:1802.04434.
     """
-    return Normed(replace(gradients, torch.sign)[0], {})
+    return Normed(replace(gradients, torch.sign), {})
 
 
 METHOD = Method(

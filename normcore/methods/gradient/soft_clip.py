@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+import torch
 from torch import Tensor
 
 from normcore.core import Method, Normed, Paper, Range, replace
@@ -22,8 +23,12 @@ def soft_clip(
     Shapes: any list of tensors. Units: those of the gradient.
     Source: folklore; the tanh is LeCun's, Bottou's, Orr's and Müller's squashing function of 1998 (Efficient BackProp).
     """
-    clipped, _ = replace(gradients, lambda g: threshold * (g / threshold).tanh())
-    return Normed(clipped, {})
+
+    def squashed(gradient: Tensor, out: Tensor | None) -> Tensor:
+        bent = torch.tanh(torch.div(gradient, threshold, out=out), out=out)
+        return torch.mul(bent, threshold, out=out)
+
+    return Normed(replace(gradients, squashed), {})
 
 
 METHOD = Method(

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from normcore.core import EMPTY, Method, NormcoreError, Normed, Paper, Range, recalled, replace, widen
+from normcore.core import EMPTY, Method, NormcoreError, Normed, Owned, Paper, Range, recalled, replace_once, widen
 
 
 def spam_clipping(
@@ -42,19 +42,21 @@ def spam_clipping(
     active, fresh = step % reset_every >= warmup_steps and step >= warmup_steps, step % reset_every == 0
 
     def clip(gradient: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        v = torch.zeros_like(v) if fresh else v
+        known = torch.zeros_like(v) if fresh else v
         y, square = gradient, gradient.detach().square()
-        most = torch.sub(square, v, alpha=threshold if active else 0.0).amax()
-        sound = gradient.is_cpu and bool(most <= (0.0 if active else torch.finfo(square.dtype).max))
-        if active and not sound:  # where nothing is to be cut, as nearly always, a few operations are enough
-            limit = (threshold * v).sqrt()
+        most = torch.sub(square, known, alpha=threshold).amax() if active else square.amax()
+        if gradient.is_cpu and bool(most <= (0.0 if active else torch.finfo(square.dtype).max)):
+            # Where nothing is to be cut, as nearly always, a few operations are enough.
+            return y, torch.lerp(known, square.to(v), 1 - beta2, out=v if isinstance(gradients, Owned) else None)
+        if active:
+            limit = (threshold * known).sqrt()
             y = torch.minimum(torch.maximum(gradient, -limit), limit)
             square = y.detach().square()
-        moved = torch.lerp(v, square.to(v), 1 - beta2)
-        return y, moved if sound else torch.where(moved.isfinite(), moved, v)
+        moved = torch.lerp(known, square.to(v), 1 - beta2)
+        return y, torch.where(moved.isfinite(), moved, known)
 
     limits = [(threshold * v).sqrt() if active else torch.full_like(v, torch.inf) for v in known[:1]]
-    y, v = replace(gradients, clip, known, once=True)
+    y, v = replace_once(gradients, clip, known)
     return Normed(y, {"limit": limits}, {"step": step, "v": v})
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from normcore.core import EMPTY, Epsilon, Method, Normed, Paper, Range, Region, multiply, recalled, widen
+from normcore.core import EMPTY, Epsilon, Method, Normed, Paper, Range, Region, multiply, norms_of, recalled, widen
 
 Share = Annotated[float, Range(0.0, 0.9999, usual=(0.0, 0.999))]
 
@@ -37,37 +37,45 @@ def stable_spam_clipping(
     Source: Huang, Hu, Zhang and others 2025, arXiv:2502.17055.
     """
     step = state.get("step", 0) + 1
-    memories = [
-        [
-            entry.double()
-            for entry in recalled("stable_spam_clipping", state, name, gradients, lambda g: g.new_zeros(()))
-        ]
-        for name in ("maximum", "m", "v")
+    names = ("maximum", "m", "v")
+    memories = [recalled("stable_spam_clipping", state, name, gradients, _nothing) for name in names]
+    if not gradients:
+        return Normed(multiply(gradients, [], []), {"steady_scale": []}, {"step": step} | {name: [] for name in names})
+    full = [widen(gradient) for gradient in gradients]
+    largest = torch.stack([_largest(gradient).to(full[0].device, torch.float64) for gradient in full])
+    maximum, m, v = (torch.stack([entry.to(largest) for entry in memory]) for memory in memories)
+    maximum = torch.where(largest.isfinite(), theta * maximum + (1 - theta) * largest.detach(), maximum)
+    limits = maximum / (1 - theta**step)
+    above = (largest > limits.to(full[0].dtype)) | ~largest.isfinite()
+    spiking = above.tolist() if above.is_cpu else [True] * len(full)  # a device is not waited for
+    cuts = [
+        torch.where(gradient.abs() > limit, (limit / most).to(gradient), 1.0) if cut else gradient.new_ones(())
+        for gradient, limit, most, cut in zip(full, limits, largest, spiking, strict=True)
     ]
-    memories = [[entry.clone() for entry in memory] for memory in memories]
-    norms: list[Tensor] = []
-    factors: list[Tensor] = []
-    for gradient, maximum, m, v in zip(map(widen, gradients), *memories, strict=True):
-        if not gradient.numel():
-            norms.append(gradient.new_zeros(()))
-            factors.append(gradient.new_ones(()))
-            continue
-        largest = torch.maximum(gradient.amax(), -gradient.amin())
-        maximum.copy_(torch.where(largest.isfinite(), theta * maximum + (1 - theta) * largest.detach(), maximum))
-        limit = maximum / (1 - theta**step)
-        whole = gradient.is_cpu and bool(largest <= limit)  # a device is not waited for
-        sizes = None if whole else gradient.abs()
-        cut = 1.0 if sizes is None else torch.where(sizes > limit, (limit / largest).to(gradient), 1.0)
-        norm = torch.linalg.vector_norm(gradient if whole else gradient * cut)
-        active = (norm > 0) & norm.isfinite()
-        m.copy_(torch.where(active, gamma1 * m + (1 - gamma1) * norm.detach(), m))
-        v.copy_(torch.where(active, gamma2 * v + (1 - gamma2) * norm.detach().square(), v))
-        wanted = (m / (1 - gamma1**step)) / ((v / (1 - gamma2**step)).sqrt() + eps)
-        factors.append(torch.where(active, cut * (wanted / norm).to(gradient), 1.0))
-        norms.append(norm if sizes is None else sizes)
-    y = multiply(gradients, factors, norms)
+    shortened = [g * factor if cut else g for g, factor, cut in zip(full, cuts, spiking, strict=True)]
+    norms = norms_of(shortened).to(largest)
+    active = (norms > 0) & norms.isfinite()
+    m = torch.where(active, gamma1 * m + (1 - gamma1) * norms.detach(), m)
+    v = torch.where(active, gamma2 * v + (1 - gamma2) * norms.detach().square(), v)
+    wanted = (m / (1 - gamma1**step)) / ((v / (1 - gamma2**step)).sqrt() + eps)
+    scales = torch.where(active, wanted / torch.where(active, norms, 1.0), 1.0)
+    factors = [
+        torch.where(moves, factor * scale.to(g), 1.0) if cut else scale.to(g)
+        for g, factor, scale, moves, cut in zip(full, cuts, scales, active, spiking, strict=True)
+    ]
+    sizes = [g.abs() if cut else norm.to(g) for g, norm, cut in zip(full, norms, spiking, strict=True)]
+    y = multiply(gradients, factors, sizes)
     stats = {"steady_scale": [factor.detach() for factor in factors]}
-    return Normed(y, stats, {"step": step} | dict(zip(("maximum", "m", "v"), memories, strict=True)))
+    return Normed(y, stats, {"step": step} | dict(zip(names, (list(maximum), list(m), list(v)), strict=True)))
+
+
+def _nothing(gradient: Tensor) -> Tensor:
+    return gradient.new_zeros((), dtype=torch.float64)
+
+
+def _largest(gradient: Tensor) -> Tensor:
+    """The largest absolute value."""
+    return torch.maximum(gradient.amax(), -gradient.amin()) if gradient.numel() else gradient.new_zeros(())
 
 
 METHOD = Method(

@@ -51,15 +51,17 @@ def update_rms_clipping(
     known = recalled("update_rms_clipping", state, "v", gradients, lambda g: torch.zeros_like(widen(g)))
     norms, ratios, kept = norms_of(gradients), [], []
     sound = norms.is_cpu and bool(norms.isfinite().all())  # a device is not waited for
+    ours = isinstance(gradients, Owned)  # and a clipper's memory is its own
     for gradient, old in zip(gradients, known, strict=True):
-        new = old if isinstance(gradients, Owned) else torch.empty_like(old)  # a clipper's memory is its own
+        new = old if ours else torch.empty_like(old)
         ratio = norms.new_zeros(())
         for part, before, after in in_parts(gradient, old, new):
             square = widen(part).square()
-            v = torch.lerp(square, before.to(square), beta)
+            v = torch.lerp(square, before.to(square), beta, out=after if ours and sound else None)
             divisor = v.clamp(min=max(eps**2, torch.finfo(v.dtype).tiny))
-            ratio = ratio + (square / divisor).sum().to(ratio)
-            after.copy_(v.detach() if sound else torch.where(v.isfinite(), v, before.to(v)).detach())
+            ratio = ratio + torch.div(square, divisor, out=divisor if ours else None).sum().to(ratio)
+            if v is not after:
+                after.copy_(v.detach() if sound else torch.where(v.isfinite(), v, before.to(v)).detach())
         ratios.append(ratio / max(1, gradient.numel()))
         kept.append(new)
     squares = torch.stack(ratios) if ratios else norms

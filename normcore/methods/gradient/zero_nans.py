@@ -25,7 +25,7 @@ def zero_nans(gradients: list[Tensor], *, state: Mapping[str, Any] = EMPTY, infi
     inf = 0.0 if infinite else torch.inf
     if norms.is_cpu and not broken.any():
         return Normed(multiply(gradients, norms.new_ones(()), norms), {}, {"found": list(broken)})
-    y, _ = replace(gradients, lambda g: g.nan_to_num(0.0, inf, -inf))
+    y = replace(gradients, lambda g, out: torch.nan_to_num(g, 0.0, inf, -inf, out=out))
     return Normed(y, {}, {"found": list(broken)})
 
 
