@@ -4,6 +4,7 @@ The name of a control is its name in the link. A value that a link asks for in v
 made impossible, falls back to something that works, with a sentence.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -57,7 +58,7 @@ def ask(label: str, options: Sequence[str], key: str) -> str | None:
     asked = [] if key in st.session_state else st.query_params.get_all(key)
     answer = st.radio(label, options, index=None, key=key, bind="query-params")
     if asked and asked != [answer]:
-        _say(f"The link answers {', '.join(asked)[:60]!r}, but that is none of the answers; choose one.")
+        _say(f"The link answers {quoted(', '.join(asked))}, but that is none of the answers; choose one.")
     return answer
 
 
@@ -91,13 +92,16 @@ def select(label: str, options: Sequence[Any], key: str, default: Any, words: Ca
 def several(label: str, options: Sequence[str], key: str, default: Sequence[str], most: int) -> list[str]:
     """One to `most` of many options, in the order chosen; none at all is the default."""
     _mend_several(key, options, default, label)
-    asked = [] if key in st.session_state else st.query_params.get_all(key)
+    cleared = st.session_state.get(key) == []
+    asked = [] if key in st.session_state else [one for one in st.query_params.get_all(key) if one]
     chosen = st.multiselect(label, options, default=default, key=key, max_selections=most, bind="query-params")
     known = [option for option in chosen if option in options][:most] or list(default)
-    unknown = [option for option in asked if option not in options]
+    unknown = [quoted(option) for option in asked if option not in options]
+    if cleared and known:
+        _say(f"No {label.lower()} are chosen; shown: {', '.join(known)}.")
     if unknown:
-        _say(f"No {label.lower().rstrip('s')} here is called {unknown[0][:40]!r}; shown: {', '.join(known)}.")
-    elif len(asked) > most:
+        _say(f"No {label.lower().rstrip('s')} here is called {' or '.join(unknown[:4])}; shown: {', '.join(known)}.")
+    if len(asked) - len(unknown) > most:
         _say(f"The link asks for {len(asked)} {label.lower()}, but {most} fit side by side; shown: {', '.join(known)}.")
     return known
 
@@ -152,16 +156,16 @@ def position(layout: str, shape: Sequence[int]) -> tuple[int, ...]:
 
 def settings(methods: Sequence[Method], sizes: Mapping[str, int]) -> dict[str, dict[str, Any]]:
     """A control for every parameter of the methods, one for all that share its name; complete settings by method."""
-    params: dict[str, Param] = {}
+    alike: dict[str, list[Param]] = {}
     for method in methods:
         for param in method.params:
-            params.setdefault(param.name, param)
-    splits = [p for p in params.values() if isinstance(p.domain, Divides)]
-    others = [p for p in params.values() if not isinstance(p.domain, Divides)]
-    values: dict[str, Any] = {param.name: _control(param, sizes) for param in splits}
+            alike.setdefault(param.name, []).append(param)
+    splits = [params for params in alike.values() if isinstance(params[0].domain, Divides)]
+    others = [params for params in alike.values() if not isinstance(params[0].domain, Divides)]
+    values: dict[str, Any] = {params[0].name: _control(params[0], sizes, among=params) for params in splits}
     if others:
         with st.expander("More settings", icon=":material/tune:"):
-            values |= {param.name: _control(param, sizes) for param in others}
+            values |= {params[0].name: _control(params[0], sizes, among=params) for params in others}
     return {
         method.key: {
             param.name: param.default if values[param.name] == PUBLISHED else values[param.name]
@@ -215,19 +219,26 @@ def published(method: Method) -> dict[str, Any]:
     return {key: PUBLISHED for p in method.params if not isinstance(p.domain, Divides) and (key := _key(p)) in known}
 
 
-def _control(param: Param, sizes: Mapping[str, int], key: str = "", usual: str = PUBLISHED) -> Any:
+def _control(
+    param: Param, sizes: Mapping[str, int], key: str = "", usual: str = PUBLISHED, among: Sequence[Param] = ()
+) -> Any:
+    """The control of a parameter; it offers what the parameters of the same name `among` it take too."""
+
+    def fitting(values: Sequence[Any]) -> list[Any]:
+        return [v for v in values if all(other.domain.problem(v, sizes) is None for other in among)]
+
     label = param.name.replace("_", " ").capitalize()
     key = key or _key(param)
     if isinstance(param.domain, Divides):
-        options = param.domain.samples(sizes)
+        options = fitting(param.domain.samples(sizes))
         default = param.default if param.default in options else options[-1]
         value = select(label, options, key, default)
         st.caption(param.domain.describe(value, sizes))
         return value
     if isinstance(param.domain, OneOf):
-        return choose(label, [usual, *param.domain.values], key, format_func=_words)
+        return choose(label, [usual, *fitting(param.domain.values)], key, format_func=_words)
     none = param.domain.none
-    return select(label, [usual, *_points(param.domain)], key, usual, lambda value: _words(value, none))
+    return select(label, [usual, *fitting(_points(param.domain))], key, usual, lambda value: _words(value, none))
 
 
 def _key(param: Param) -> str:
@@ -255,6 +266,13 @@ def _words(value: Any, none: str | None = None) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def quoted(text: str, mark: str = "'") -> str:
+    """What a link says, at most 60 letters of it, so that nothing in it becomes a link, a picture or a formula."""
+    text = text[:60]
+    plain = re.fullmatch(r"[\w ,.+-]*", text) and "www." not in text.lower()
+    return f"{mark}{text}{mark}" if plain else f"`{text.replace('`', mark)}`"
+
+
 def words(value: Any) -> str:
     """A value as controls write it."""
     return _words(value)
@@ -273,9 +291,8 @@ def _asked(
     shown = [(words or _words)(v) for v in (value if isinstance(value, list) else [value])]
     if fresh and not _same(asked, shown):
         hint = f" Possible: {possible}." if possible else ""
-        _say(
-            f"The link asks for {key}={', '.join(asked)[:60]}, but that cannot be; {label} is {', '.join(shown)}.{hint}"
-        )
+        said = quoted(", ".join(asked), "")
+        _say(f"The link asks for {key}={said}, but that cannot be; {label} is {', '.join(shown)}.{hint}")
     return value
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from explorer.controls import quoted
 from normcore import METHODS, describe
 from normcore.core import Method
 
@@ -27,7 +28,11 @@ def chosen(default: str = "batch_norm") -> tuple[Method, str]:
         st.query_params["key"] = named
         st.rerun()
     name = METHODS[key].name
-    wrong = f"The link asks for key={asked[:60]}, but no method has that key; Method is {name}." if asked != key else ""
+    wrong = (
+        f"The link asks for key={quoted(asked, '')}, but no method has that key; Method is {name}."
+        if asked != key
+        else ""
+    )
     return METHODS[key], wrong
 
 

@@ -1,5 +1,6 @@
 """Modules around methods: a layer for activations, a parametrization for weights."""
 
+import json
 import numbers
 import operator
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,7 @@ class _MethodModule(nn.Module):
         super().__init__()
         self.method, self.layout, self.settings = norm, layout, settings
         self._fixed = {**settings, **({"layout": layout} if "layout" in norm.inputs else {})}
+        self._said = json.dumps(settings)
         self._checked: tuple[Any, ...] = ()
         self._bound: tuple[Bound | Window | Part, ...] = ()
 
@@ -54,7 +56,7 @@ class _MethodModule(nn.Module):
     def _bounds(self, x: Tensor) -> tuple[Bound | Window | Part, ...]:
         training = self.training or not self.method.state
         shape = tuple(operator.index(size) for size in x.shape)
-        return bounds_of(self.method.fn.__module__, shape, self.layout, training, tuple(self.settings.items()))
+        return bounds_of(self.method.fn.__module__, shape, self.layout, training, self._said)
 
     def _check(self, x: Tensor, context: Mapping[str, Tensor]) -> None:
         """What the method itself cannot know."""

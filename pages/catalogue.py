@@ -25,7 +25,10 @@ kinds = KINDS if shown == "All" else (shown,)
 methods = found(words, kinds)
 lanes = {name: members for name in kinds if (members := [method for method in methods if kind(method) == name])}
 if not methods:
-    st.info(f"No method here matches “{words}”. Try a shorter word, or another kind.", icon=":material/search_off:")
+    st.info(
+        f"No method here matches {controls.quoted(words)}. Try a shorter word, or another kind.",
+        icon=":material/search_off:",
+    )
 elif view == "Family tree":
     entries = [Entry(m.key, m.name, m.paper.year, kind(m), m.builds_on, m.why) for m in methods]
     figure, keys = family_tree(entries, list(lanes))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cases import every_method, modes, samples, shape_of
+from cases import every_activation, every_method, modes, samples, shape_of
 
 from normcore import METHODS, Method, snippet
 
@@ -40,6 +40,23 @@ def test_both_forms_compute_the_same(method: Method, layout: str) -> None:
                     run(plain)  # PyTorch refuses what normcore answers with the bias and a warning
                 continue
             torch.testing.assert_close(run(ours), run(plain), rtol=2e-5, atol=2e-5)
+
+
+@every_activation
+def test_the_modules_of_both_forms_learn_as_many_numbers(method: Method, layout: str) -> None:
+    arguments = (method, shape_of(layout, n=4, c=4, h=3, w=3, l=5), layout, True)
+    plain = snippet.in_pytorch(*arguments)
+    ours, theirs = learned(snippet.in_normcore(*arguments)), learned(plain)
+    if theirs is not None and "# learned" not in plain:  # else tensors of the snippet's own are learned, and said to be
+        assert theirs == ours
+
+
+def learned(code: str) -> int | None:
+    """How many numbers the modules of a snippet learn; None if it has no module."""
+    names: dict[str, Any] = {}
+    exec(code, names)
+    modules = [value for value in names.values() if isinstance(value, torch.nn.Module)]
+    return sum(p.numel() for m in modules for p in m.parameters() if p.requires_grad) if modules else None
 
 
 OTHERS = [

@@ -32,3 +32,19 @@ def test_a_compiled_layer_takes_other_shapes(key: str) -> None:
     for n, h in ((4, 2), (6, 2), (6, 5)):
         x = draw("image", dtype=torch.float32, n=n, h=h)
         torch.testing.assert_close(compiled(x), norm(x))
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "values"),
+    [
+        ("rms_norm", "eps", (1e-5, 1e-6, 1e-3)),
+        ("group_norm", "num_groups", (2, 4, 1)),
+        ("p_rms_norm", "p", (0.5, 0.25)),
+    ],
+)
+def test_layers_that_differ_in_a_number_are_one_graph_each(key: str, name: str, values: tuple[float, ...]) -> None:
+    torch.compiler.reset()
+    for value in values:
+        norm = layer(key, 8, **{name: value})
+        x = torch.randn(4, 8, 3, 3)
+        torch.testing.assert_close(torch.compile(norm, backend="eager", fullgraph=True)(x), norm(x))

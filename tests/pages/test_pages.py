@@ -209,3 +209,32 @@ def test_the_home_page_shows_one_live_picture(key: str) -> None:
     (picture,) = pictures(page)
     assert METHODS[key].name in picture["alt"]
     assert any(METHODS[key].why in m.value for m in page.markdown)
+
+
+@pytest.mark.parametrize(
+    ("layout", "methods", "name", "value"),
+    [
+        ("vector", ["l2_norm", "rms_norm"], "eps_place", "maximum"),
+        ("image", ["local_response_norm", "linf_batch_norm"], "k", "0.4"),
+        ("image", ["l1_batch_norm", "pair_norm"], "scale", "False"),
+        ("tokens", ["l1_batch_norm", "qk_norm"], "scale", "True"),
+        ("image", ["divisive_norm", "local_contrast_norm"], "window", "1"),
+    ],
+)
+def test_a_setting_offers_only_what_all_methods_take(layout: str, methods: list[str], name: str, value: str) -> None:
+    page = open_page(layout=layout, method=methods, **{name: value})
+    assert len(pictures(page)) == 2
+    assert not page.exception
+
+
+@pytest.mark.parametrize("control", ["method", "layout", "N", "light"])
+def test_what_a_link_says_is_shown_as_it_is(control: str) -> None:
+    page = open_page(**{control: "[sign in](https://evil.example) www.evil.example $x$"})
+    assert "`[sign in](https://evil.example) www.evil.example $x$`" in alerts(page)
+
+
+def test_a_list_that_was_cleared_says_what_is_shown_instead() -> None:
+    page = open_page()
+    page.multiselect(key="method").set_value([]).run()
+    assert "No methods are chosen; shown: batch_norm, layer_norm" in alerts(page)
+    assert not open_page(method="").warning

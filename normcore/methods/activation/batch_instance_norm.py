@@ -83,10 +83,12 @@ METHOD = Method(
     "Let each channel learn which style is a disturbance and which is information.",
     formula=r"<batch_share> \cdot \frac{<x> - <mean>}{\sqrt{<var> + <eps>}} + "
     r"(1 - <batch_share>) \cdot \frac{<x> - <instance_mean>}{\sqrt{<instance_var> + <eps>}}",
-    pytorch="rho = torch.ones({column})  # learned, and clipped to [0, 1] after each step\n"
+    pytorch="weight, bias = torch.ones({column}), torch.zeros({column})  # learned\n"
+    "rho = torch.ones({column})  # learned, and clipped to [0, 1] after each step\n"
     "norm = torch.nn.BatchNorm{nd}({c}, eps={eps}, momentum={momentum}, affine=False, "
     "track_running_stats={track_running_stats}).train({training})\n"
-    "y = rho * norm(x) + (1 - rho) * torch.nn.functional.instance_norm(x, eps={eps})",
+    "y = rho * norm(x) + (1 - rho) * torch.nn.functional.instance_norm(x, eps={eps})\n"
+    "y = weight * y + bias",
     affine={**GAIN_AND_BIAS, "rho": Slot("c", 1.0)},
     state=RUNNING,
     invariant_to=frozenset({"scale", "shift"}),

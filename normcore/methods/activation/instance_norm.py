@@ -65,7 +65,7 @@ METHOD = Method(
     why="In style transfer the contrast of the content image should not reach the result. Standardizing every channel "
     "of every image removes it, and no other image plays a part.",
     formula=r"\frac{<x> - <mean>}{\sqrt{<var> + <eps>}}",
-    pytorch="norm = torch.nn.InstanceNorm{nd}({c}, eps={eps}, momentum={momentum}, "
+    pytorch="norm = torch.nn.InstanceNorm{nd}({c}, eps={eps}, momentum={momentum}, affine=True, "
     "track_running_stats={track_running_stats}).train({training})\n"
     "y = norm({x}){back}",
     elsewhere={
