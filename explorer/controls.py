@@ -154,18 +154,23 @@ def position(layout: str, shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(index)
 
 
-def settings(methods: Sequence[Method], sizes: Mapping[str, int]) -> dict[str, dict[str, Any]]:
-    """A control for every parameter of the methods, one for all that share its name; complete settings by method."""
+def settings(methods: Sequence[Method], sizes: Mapping[str, int], agreed: bool = True) -> dict[str, dict[str, Any]]:
+    """A control for every parameter of the methods, one for all that share its name; complete settings by method.
+
+    It offers what all of these methods take; with `agreed` false, what the first takes, whatever the others say to it.
+    """
     alike: dict[str, list[Param]] = {}
     for method in methods:
         for param in method.params:
             alike.setdefault(param.name, []).append(param)
     splits = [params for params in alike.values() if isinstance(params[0].domain, Divides)]
     others = [params for params in alike.values() if not isinstance(params[0].domain, Divides)]
-    values: dict[str, Any] = {params[0].name: _control(params[0], sizes, among=params) for params in splits}
+    values: dict[str, Any] = {
+        params[0].name: _control(params[0], sizes, among=params if agreed else ()) for params in splits
+    }
     if others:
         with st.expander("More settings", icon=":material/tune:"):
-            values |= {params[0].name: _control(params[0], sizes, among=params) for params in others}
+            values |= {params[0].name: _control(params[0], sizes, among=params if agreed else ()) for params in others}
     return {
         method.key: {
             param.name: param.default if values[param.name] == PUBLISHED else values[param.name]

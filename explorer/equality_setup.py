@@ -66,7 +66,7 @@ def setup() -> Setup:
         keys = [key for key in fitting if wanted in (EVERY, describe.kind(METHODS[key]))]
     mode = controls.choose("Mode", ("training", "evaluation"), "mode")
     shape = controls.sizes(layout)
-    settings = controls.settings([METHODS[key] for key in keys], axis_sizes(shape, layout))
+    settings = controls.settings([METHODS[key] for key in keys], axis_sizes(shape, layout), agreed=False)
     left_out = [f"Not defined for {layout} tensors, and left out: {', '.join(missing)}."] if missing else []
     for key in keys:
         try:

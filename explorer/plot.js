@@ -221,7 +221,7 @@ class Plot {
   fit() {
     const { clientWidth: width, clientHeight: height } = this.node;
     const { x, y } = this.shape ?? { x: 1, y: 1 };
-    return Math.min(1, ((width || 1000) - 64) / (0.55 * height * (0.88 * x + 0.48 * y)));
+    return Math.min(1, ((width || 1000) - 88) / (0.55 * height * (0.88 * x + 0.48 * y)));
   }
 
   join(/** @type {string | null} */ name) {

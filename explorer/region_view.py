@@ -127,6 +127,10 @@ def _filled(key: str, settings: Settings, view: View) -> tuple[str, str]:
         element += (
             f", for which element {probe.index} of a small tensor of the same structure, {_sizes(probe.shape)}, stands"
         )
+        given = dict(settings)
+        element += "".join(
+            f" (there {name}={value})" for name, value in complete.items() if given.get(name, value) != value
+        )
     learned = f", with {_plain_parameters(method, complete)}" if method.affine else ""
     state = (
         f" The running state has seen {BATCHES} batches."

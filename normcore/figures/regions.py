@@ -164,13 +164,18 @@ def _axis(group: list[Side], where: dict[str, np.ndarray], letters: Sequence[str
             own = inner.name(cell) if inner else ""
             names.append(f"{outer.name(block)}, {own}" if outer else own)
             if not outer and inner and cell % every == 0:
-                ticks.append((position + unit / 2, f"{int(inner.starts[cell]):,}"))
+                ticks.append((position + unit / 2, _short(int(inner.starts[cell]))))
             position += unit
         if outer:
             ticks.append(((first + position) / 2, f"{int(outer.starts[block])}"))
             position += 1
     title = ", each with its ".join(f"{side.word}s {' '.join(side.letters)}" for side in group)
     return Axis(title, tuple(spans), tuple(names), tuple(ticks), tuple(_along(group, where, letters, parts).tolist()))
+
+
+def _short(place: int) -> str:
+    """A place on an axis in few letters: a longer one runs into the axis' title."""
+    return f"{place / 1000:.1f}k" if place >= 1000 else str(place)
 
 
 def _picked(sides: list[list[Side]], index: Sequence[int], letters: Sequence[str]) -> tuple[int, int, int]:
