@@ -15,7 +15,7 @@ def on_script_error(error: Exception) -> bool:
     name = secrets.token_hex(4)
     if isinstance(error, NormcoreError):
         log.info("error %s: %s", name, error)
-        st.warning(f"{error}", icon=":material/info:")
+        st.warning(f"{error}. If nothing here explains it, please report **{name}**.", icon=":material/info:")
     else:
         log.error("error %s", name, exc_info=error)
         st.error(

@@ -19,6 +19,11 @@ PRESETS = {
     "Batch of two": {"layout": "vector", "N": 2, "C": 6, "method": ["batch_norm", "layer_norm"]},
 }
 FIRST = {"activation": CLASSICS, "weight": ["weight_norm"]}
+TWO_IN_A_LINE = """
+@media (min-width: 641px) {
+  .st-key-pictures .stHorizontalBlock:has(> .stColumn) { flex-wrap: wrap; }
+  .st-key-pictures .stHorizontalBlock > .stColumn:not(:only-child) { flex: 0 0 calc(50% - 1rem); }
+}"""
 
 controls.begin()
 st.title("Who shares a statistic?")
@@ -59,13 +64,14 @@ view = View(shape, layout, mode == "training", index, arrangement == "samples ap
 
 for sentence in controls.notices():
     told.warning(sentence, icon=":material/info:")
-across = min(len(chosen), 2 if view.apart else 4)
+# Pulled apart, pictures are wide. Where they stand is left to a style: in other columns they would be mounted anew.
+wide = view.apart or len(chosen) < 3
 below = []
+st.html(f"<style>{TWO_IN_A_LINE if view.apart else ''}</style>")
 with st.container(key="pictures"):
-    for first in range(0, len(chosen), across):
-        for method, place in zip(chosen[first : first + across], st.columns(across, gap="medium"), strict=False):
-            with place:
-                below.append(picture(method, settings[method.key], view, height=440 if across < 3 else 340))
+    for method, place in zip(chosen, st.columns(len(chosen), gap="medium"), strict=True):
+        with place:
+            below.append(picture(method, settings[method.key], view, height=440 if wide else 340))
     for write in below:
         write()
 # Formulas take the browser longer than anything else here: it gets to draw the pictures before it hears of them.

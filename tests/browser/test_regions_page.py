@@ -53,6 +53,19 @@ def test_the_first_visit_draws_four_methods(visit: Callable[..., Page]) -> None:
         says(page, count, nth)
 
 
+def test_plots_stay_when_the_samples_are_pulled_apart(visit: Callable[..., Page]) -> None:
+    page = visit("method=group_norm&method=layer_norm&method=batch_norm", plots=3)
+    page.evaluate("document.querySelectorAll('.normcore-plot').forEach((plot) => { plot.kept = true; })")
+    page.get_by_text("samples apart").click()
+    page.wait_for_function(
+        """() => {
+          const plots = [...document.querySelectorAll('.normcore-plot')];
+          const [first, second, third] = plots.map((plot) => plot.getBoundingClientRect());
+          return plots.every((plot) => plot.kept) && third.x === first.x && second.x > first.x && third.y > first.y;
+        }"""
+    )
+
+
 def test_a_change_keeps_the_plot_and_its_camera(visit: Callable[..., Page]) -> None:
     page = visit()
     page.evaluate("document.querySelector('.normcore-plot').kept = true")
