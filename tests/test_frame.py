@@ -239,7 +239,9 @@ def test_a_visitor_sees_a_sentence_and_the_id_under_which_the_log_has_the_rest(c
 def test_bad_input_speaks_for_itself():
     test = AppTest.from_function(failing_page)
     test.session_state["bad input"] = True
-    assert test.run().warning[0].value.endswith("try one of 1, 2, 3, 6")
+    shown = test.run().warning[0].value
+    assert shown.startswith("group_norm: num_groups=4 must divide c=6; try one of 1, 2, 3, 6. ")
+    assert len(shown.split("**")[1]) == 8
 
 
 def test_housekeeping_ends_with_the_server():
