@@ -162,15 +162,14 @@ def settings(methods: Sequence[Method], sizes: Mapping[str, int], agreed: bool =
     alike: dict[str, list[Param]] = {}
     for method in methods:
         for param in method.params:
-            alike.setdefault(param.name, []).append(param)
+            if agreed or param.name not in alike:
+                alike.setdefault(param.name, []).append(param)
     splits = [params for params in alike.values() if isinstance(params[0].domain, Divides)]
     others = [params for params in alike.values() if not isinstance(params[0].domain, Divides)]
-    values: dict[str, Any] = {
-        params[0].name: _control(params[0], sizes, among=params if agreed else ()) for params in splits
-    }
+    values: dict[str, Any] = {params[0].name: _control(params[0], sizes, among=params) for params in splits}
     if others:
         with st.expander("More settings", icon=":material/tune:"):
-            values |= {params[0].name: _control(params[0], sizes, among=params if agreed else ()) for params in others}
+            values |= {params[0].name: _control(params[0], sizes, among=params) for params in others}
     return {
         method.key: {
             param.name: param.default if values[param.name] == PUBLISHED else values[param.name]

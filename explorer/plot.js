@@ -150,8 +150,10 @@ class Plot {
     // A nearer horizon spends the depth buffer, often only 16 bits, on what is there.
     const first = scene.glplot.zFar !== 30;
     scene.glplot.zFar = 30;
-    if (first) this.pickOnDemand(scene.glplot);
-    if (first) keepWhatStays(scene.glplot);
+    if (first) {
+      this.pickOnDemand(scene.glplot);
+      keepWhatStays(scene.glplot);
+    }
     for (const { linePlot, mesh } of Object.values(scene.traces)) {
       if (linePlot) linePlot.drawPick = () => {};
       if (!mesh) continue;

@@ -56,7 +56,7 @@ class _MethodModule(nn.Module):
     def _bounds(self, x: Tensor) -> tuple[Bound | Window | Part, ...]:
         training = self.training or not self.method.state
         shape = tuple(operator.index(size) for size in x.shape)
-        return bounds_of(self.method.fn.__module__, shape, self.layout, training, self._said)
+        return bounds_of(self.method.fn.__module__, shape, self.layout, training, self.settings, self._said)
 
     def _check(self, x: Tensor, context: Mapping[str, Tensor]) -> None:
         """What the method itself cannot know."""

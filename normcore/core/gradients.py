@@ -18,6 +18,8 @@ from normcore.core.statistics import widen
 PART = 1 << 20
 """So many elements go through several operations at a time, which find them in a cache after the first."""
 LARGE = 1 << 16
+"""From so many elements on, a tensor's norm is taken row by row."""
+NO_DIFFERENCE = (torch.zeros((), dtype=torch.float64),) * 5
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -281,7 +283,7 @@ def roomy(tensor: Tensor, room: Tensor | None) -> Tensor:
 def difference(before: Tensor, after: Tensor) -> tuple[Tensor, ...]:
     """Norm before, norm after, norm of the difference, inner product, and how many elements changed."""
     if not before.numel():
-        return (torch.zeros((), dtype=torch.float64),) * 5
+        return NO_DIFFERENCE
     if after is before:
         norm = torch.linalg.vector_norm(widen(before))
         return norm, norm, 0.0 * norm, norm.square(), torch.zeros((), dtype=torch.long, device=norm.device)
@@ -295,7 +297,7 @@ def difference(before: Tensor, after: Tensor) -> tuple[Tensor, ...]:
 def _joined(parts: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     """The `difference` of a whole from those of its parts; one without any has no elements."""
     if len(parts) < 2:
-        return parts[0] if parts else (torch.zeros((), dtype=torch.float64),) * 5
+        return parts[0] if parts else NO_DIFFERENCE
     columns = [torch.stack(column) for column in zip(*parts, strict=True)]
     norms = (torch.linalg.vector_norm(column) for column in columns[:3])
     return (*norms, *(column.sum() for column in columns[3:]))

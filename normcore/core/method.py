@@ -363,22 +363,22 @@ def gradients(key: str, given: Any) -> list[Tensor]:
 
 
 def bounds_of(
-    module: str, shape: tuple[int, ...], layout: str, training: bool, settings: str
+    module: str, shape: tuple[int, ...], layout: str, training: bool, settings: Mapping[str, Any], said: str
 ) -> tuple[Bound | Window | Part, ...]:
-    """The regions of the method in a module, running ones included; its settings come as JSON.
+    """The regions of the method in a module, running ones included; `said` are its settings as JSON.
 
     A compiler takes a text for a constant, and not the numbers in which two layers differ.
     """
     if torch.compiler.is_compiling():
-        found: tuple[Bound | Window | Part, ...] = getattr(KEPT, _keep(module, shape, layout, training, settings))
+        found: tuple[Bound | Window | Part, ...] = getattr(KEPT, _keep(module, shape, layout, training, said))
         return found
-    return _method_of(module)._bind(shape, layout, json.loads(settings), training)[0]
+    return _method_of(module)._bind(shape, layout, settings, training)[0]
 
 
-def _keep(module: str, shape: tuple[int, ...], layout: str, training: bool, settings: str) -> str:
+def _keep(module: str, shape: tuple[int, ...], layout: str, training: bool, said: str) -> str:
     """Under which name the regions are kept: a compiler follows no binding, but takes a name for a constant."""
     name = f"bounds_{len(vars(KEPT))}"
-    setattr(KEPT, name, _method_of(module)._bind(shape, layout, json.loads(settings), training)[0])
+    setattr(KEPT, name, _method_of(module)._bind(shape, layout, json.loads(said), training)[0])
     return name
 
 

@@ -42,18 +42,18 @@ def spam_clipping(
     active, fresh = step % reset_every >= warmup_steps and step >= warmup_steps, step % reset_every == 0
 
     def clip(gradient: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        known = torch.zeros_like(v) if fresh else v
+        usual = torch.zeros_like(v) if fresh else v
         y, square = gradient, gradient.detach().square()
-        most = torch.sub(square, known, alpha=threshold).amax() if active else square.amax()
+        most = torch.sub(square, usual, alpha=threshold).amax() if active else square.amax()
         if gradient.is_cpu and bool(most <= (0.0 if active else torch.finfo(square.dtype).max)):
             # Where nothing is to be cut, as nearly always, a few operations are enough.
-            return y, torch.lerp(known, square.to(v), 1 - beta2, out=v if isinstance(gradients, Owned) else None)
+            return y, torch.lerp(usual, square.to(v), 1 - beta2, out=v if isinstance(gradients, Owned) else None)
         if active:
-            limit = (threshold * known).sqrt()
+            limit = (threshold * usual).sqrt()
             y = torch.minimum(torch.maximum(gradient, -limit), limit)
             square = y.detach().square()
-        moved = torch.lerp(known, square.to(v), 1 - beta2)
-        return y, torch.where(moved.isfinite(), moved, known)
+        moved = torch.lerp(usual, square.to(v), 1 - beta2)
+        return y, torch.where(moved.isfinite(), moved, usual)
 
     limits = [(threshold * v).sqrt() if active else torch.full_like(v, torch.inf) for v in known[:1]]
     y, v = replace_once(gradients, clip, known)

@@ -46,13 +46,15 @@ def stable_spam_clipping(
     maximum, m, v = (torch.stack([entry.to(largest) for entry in memory]) for memory in memories)
     maximum = torch.where(largest.isfinite(), theta * maximum + (1 - theta) * largest.detach(), maximum)
     limits = maximum / (1 - theta**step)
-    above = (largest > limits.to(full[0].dtype)) | ~largest.isfinite()
-    spiking = above.tolist() if above.is_cpu else [True] * len(full)  # a device is not waited for
-    cuts = [
-        torch.where(gradient.abs() > limit, (limit / most).to(gradient), 1.0) if cut else gradient.new_ones(())
-        for gradient, limit, most, cut in zip(full, limits, largest, spiking, strict=True)
+    widest = max((g.dtype for g in full), key=lambda dtype: dtype.itemsize)
+    spiking = (largest > limits.to(widest)) | ~largest.isfinite()
+    cut = spiking.tolist() if spiking.is_cpu else [True] * len(full)  # a device is not waited for
+    sizes = [g.abs() if spikes else None for g, spikes in zip(full, cut, strict=True)]
+    shares = [
+        None if size is None else torch.where(size > limit.to(size), (limit / most).to(size), 1.0)
+        for size, limit, most in zip(sizes, limits, largest, strict=True)
     ]
-    shortened = [g * factor if cut else g for g, factor, cut in zip(full, cuts, spiking, strict=True)]
+    shortened = [g if share is None else g * share for g, share in zip(full, shares, strict=True)]
     norms = norms_of(shortened).to(largest)
     active = (norms > 0) & norms.isfinite()
     m = torch.where(active, gamma1 * m + (1 - gamma1) * norms.detach(), m)
@@ -60,11 +62,11 @@ def stable_spam_clipping(
     wanted = (m / (1 - gamma1**step)) / ((v / (1 - gamma2**step)).sqrt() + eps)
     scales = torch.where(active, wanted / torch.where(active, norms, 1.0), 1.0)
     factors = [
-        torch.where(moves, factor * scale.to(g), 1.0) if cut else scale.to(g)
-        for g, factor, scale, moves, cut in zip(full, cuts, scales, active, spiking, strict=True)
+        scale.to(g) if share is None else torch.where(moves.to(g.device), share * scale.to(g), 1.0)
+        for g, share, scale, moves in zip(full, shares, scales, active, strict=True)
     ]
-    sizes = [g.abs() if cut else norm.to(g) for g, norm, cut in zip(full, norms, spiking, strict=True)]
-    y = multiply(gradients, factors, sizes)
+    lengths = [norm.to(g) if size is None else size for g, size, norm in zip(full, sizes, norms, strict=True)]
+    y = multiply(gradients, factors, lengths)
     stats = {"steady_scale": [factor.detach() for factor in factors]}
     return Normed(y, stats, {"step": step} | dict(zip(names, (list(maximum), list(m), list(v)), strict=True)))
 
