@@ -1,7 +1,6 @@
 """The vocabulary that every method is written in (torch and the standard library only)."""
 
 from normcore.core.axes import AXIS_WORDS, LAYOUTS, LETTERS, WITH_POSITIONS, axis_sizes, plural
-from normcore.core.blocks import in_front, root
 from normcore.core.context import along_samples, chosen_rows, standardize_counted
 from normcore.core.domains import FLAG, Divides, Domain, OneOf, Range
 from normcore.core.errors import NormcoreError
@@ -34,6 +33,7 @@ from normcore.core.part import Part
 from normcore.core.precision import autocasts, full_precision
 from normcore.core.region import Bound, Region
 from normcore.core.running import apply_running, average, remembered_variance, track
+from normcore.core.scaling import in_front, root
 from normcore.core.slots import GAIN, GAIN_AND_BIAS, RUNNING, Slot, counts, new_tensor
 from normcore.core.statistics import (
     Later,

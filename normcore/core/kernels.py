@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from normcore.core.blocks import BLOCK
 from normcore.core.region import Bound
+from normcore.core.rows import compilable
 
 
 class Standardized(NamedTuple):
@@ -32,9 +32,8 @@ def fused(x: Tensor, region: Bound, eps: float, weight: Tensor | None, bias: Ten
 
 
 def fused_rms(x: Tensor, region: Bound, eps: float, weight: Tensor | None) -> Tensor | None:
-    """Each region to mean square 1, through PyTorch's kernel; None where there is none, or where blocks are faster."""
-    large = x.numel() > BLOCK and x.device.type == "cpu"
-    if large or not region.tail or not x.is_contiguous() or not _shaped(region.tail, weight):
+    """Each region to mean square 1, through PyTorch's kernel; None without one, or where compiled loops are faster."""
+    if compilable(x) or not region.tail or not x.is_contiguous() or not _shaped(region.tail, weight):
         return None
     return torch.rms_norm(x, region.tail, weight, eps)
 
@@ -50,6 +49,8 @@ def _batch_norm(
     running_mean, running_var = x.new_zeros(region.count), x.new_zeros(region.count)
     remembered = (weight, bias, running_mean, running_var, True, 1.0, eps)
     if x.is_contiguous() and region.channel_axis == 1 and x.ndim > 2:
+        if compilable(x):  # the loops are faster
+            return None
         return Standardized(torch.native_batch_norm(x, *remembered)[0], running_mean, running_var)
     last = x.movedim(region.channel_axis, -1)
     if not last.is_contiguous():

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from normcore.core.axes import LETTERS
-from normcore.core.blocks import Recipe, root, scale_regions
 from normcore.core.kernels import fused, fused_rms
 from normcore.core.region import Bound
+from normcore.core.rows import compilable
+from normcore.core.scaling import Recipe, root, scale_regions
 
 Statistics = Mapping[str, Tensor]
 HALF = (torch.float16, torch.bfloat16)
@@ -63,7 +64,7 @@ def standardize(
         are worked out when they are asked for, from x as it is by then.
     """
     wide = widen(x)
-    if region.size > 1 and eps_place == "inside":
+    if region.size > 1 and eps_place == "inside" and not (unbiased and compilable(wide)):
         # sqrt(n/(n-1)·var + eps) = sqrt(n/(n-1)) · sqrt(var + eps·(n-1)/n): the same kernels serve both estimators.
         share = (region.size - unbiased) / region.size
         gains = (None, None) if unbiased else (cast(weight, wide.dtype), cast(bias, wide.dtype))

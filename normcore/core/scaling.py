@@ -1,0 +1,155 @@
+"""Regions that no fused kernel of PyTorch fits: one formula, and for large tensors compiled loops that follow it."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+from torch._C._functorch import is_batchedtensor, is_functorch_wrapped_tensor, is_legacy_batchedtensor
+from torch.autograd.forward_ad import unpack_dual
+
+from normcore.core import rows
+
+Maybe = TypeVar("Maybe", Tensor, Tensor | None)
+
+
+class Recipe(NamedTuple):
+    """What is done with each region: the dimensions that it spans, and how its spread becomes a divisor.
+
+    The sum of squares (of what is `centered`, or of the values as they are) is divided by `total`; eps is added to
+    that, or with `outside` to its root.
+    """
+
+    dims: tuple[int, ...]
+    eps: float
+    total: int
+    centered: bool
+    outside: bool = False
+
+    @property
+    def rule(self) -> tuple[float, float, bool, bool]:
+        """What the compiled loops want to know."""
+        return float(self.eps), float(self.total), self.centered, self.outside
+
+    def scale(self, second: Tensor) -> Tensor:
+        """What the values are multiplied with, given the mean square or variance of their region."""
+        return (root(second) + self.eps).reciprocal() if self.outside else (second + self.eps).rsqrt()
+
+    def within(self, parameter: Tensor) -> bool:
+        """Whether a parameter differs within a region."""
+        return any(parameter.shape[d] > 1 for d in self.dims)
+
+
+class Scaled(NamedTuple):
+    """The result, the mean square or variance of each region, and its mean, in shapes that broadcast."""
+
+    y: Tensor
+    second: Tensor
+    mean: Tensor | None
+
+
+def root(x: Tensor) -> Tensor:
+    """The square root, with slope 0 instead of infinity at 0."""
+    return x.clamp_min(torch.finfo(x.dtype).tiny).sqrt()
+
+
+def scale_regions(recipe: Recipe, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Scaled:
+    """``(x - mean) * scale * weight + bias``; gain and bias broadcast against x, the statistics are detached."""
+    tensors = [t for t in (x, weight, bias) if t is not None]
+    if not rows.compilable(x) or any(unpack_dual(t).tangent is not None for t in tensors):
+        steps: Any = _formula
+    elif any(is_functorch_wrapped_tensor(t) or (t.requires_grad and torch.is_grad_enabled()) for t in tensors):
+        steps = _Compiled.apply
+    else:
+        steps = _compiled
+    y, second, *mean = steps(recipe, x, weight, bias)
+    return Scaled(y, second.detach(), mean[0].detach() if mean else None)
+
+
+def _formula(recipe: Recipe, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, ...]:
+    """The result and the statistics."""
+    centered = x
+    mean: tuple[Tensor, ...] = ()
+    if recipe.centered:
+        # No element lies further from the mean than sqrt(n) deviations. So the first one serves as the origin: the
+        # distances from it can be averaged without losing digits to a large mean.
+        first = tuple(slice(0, 1) if d in recipe.dims else slice(None) for d in range(x.ndim))
+        origin = x[first].detach()
+        centered = x - origin
+        rest = centered.mean(recipe.dims, keepdim=True)
+        centered, mean = centered.sub_(rest), (origin + rest,)
+    second = centered.square().sum(recipe.dims, keepdim=True) / recipe.total
+    scale = recipe.scale(second)
+    if weight is None:
+        y = centered * scale
+    else:
+        y = centered * scale * weight if recipe.within(weight) else centered * (scale * weight)
+    return (y if bias is None else y.add_(bias)), second, *mean
+
+
+def _gradient(
+    recipe: Recipe, g: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, second: Tensor, *mean: Tensor
+) -> tuple[Tensor | None, ...]:
+    """The gradients of x, weight and bias."""
+    scale = recipe.scale(second)
+    unit = (x - mean[0]).mul_(scale) if mean else x * scale
+    product = g * unit
+    by_weight = None if weight is None else product.sum_to_size(weight.shape)
+    by_bias = None if bias is None else g.sum_to_size(bias.shape)
+    outer = scale
+    if weight is not None and recipe.within(weight):
+        g, product = g * weight, product.mul_(weight)
+    elif weight is not None:
+        outer = scale * weight
+    slope = product.sum(recipe.dims, keepdim=True) / recipe.total
+    if recipe.outside:  # the root alone answers to x, not the eps beside it
+        slope = slope / (scale * root(second))
+    g = torch.addcmul(g, unit, slope, value=-1)
+    if mean:
+        g -= g.mean(recipe.dims, keepdim=True)
+    return g.mul_(outer), by_weight, by_bias
+
+
+def in_front(size: int, dims: Sequence[int | None], tensors: Sequence[Maybe]) -> list[Maybe]:
+    """Tensors with the dimension that torch.func.vmap maps, of this size, in front; those without it get it."""
+    return [
+        t if t is None else t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
+        for t, dim in zip(tensors, dims, strict=True)
+    ]
+
+
+def _compiled(recipe: Recipe, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, ...]:
+    return rows.forward(recipe, x, weight, bias) or _formula(recipe, x, weight, bias)
+
+
+class _Compiled(torch.autograd.Function):
+    """The formula by compiled loops, keeping no more than the input and the statistics."""
+
+    @staticmethod
+    def forward(recipe: Recipe, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, ...]:
+        return _compiled(recipe, x, weight, bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.recipe, x, weight, bias = inputs
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(x, weight, bias, *output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias, *statistics = ctx.saved_tensors
+        if torch.is_grad_enabled():  # this gradient will be differentiated itself, and the statistics with it
+            statistics = _formula(ctx.recipe, x, weight, bias)[1:]
+        elif not (is_batchedtensor(g) or is_legacy_batchedtensor(g)):
+            found = rows.backward(ctx.recipe, g, x, weight, bias, *statistics)
+            if found:
+                return None, *found
+        return None, *_gradient(ctx.recipe, g, x, weight, bias, *statistics)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        """A mapped dimension is one more that regions do not span."""
+        recipe, *tensors = inputs
+        mapped = in_front(info.batch_size, in_dims[1:], tensors)
+        result = _Compiled.apply(recipe._replace(dims=tuple(d + 1 for d in recipe.dims)), *mapped)
+        return result, (0,) * len(result)
