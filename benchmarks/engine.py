@@ -122,7 +122,7 @@ def _rivals(method: Method, x: Tensor, layout: str) -> dict[str, Contestant]:
             rivals[name] = Contestant(partial(module, x), (x, *module.parameters()))
         flax = None if x.is_cuda else _of_flax(method.key, x, layout)
         rivals |= {"Flax": flax} if flax else {}
-    plain = _plain(method, x, layout, modules["ours"])
+    plain = _plain(method, x, layout, modules["ours"], rivals["ours"].call)
     return rivals | ({"plain": plain} if plain else {})
 
 
@@ -199,16 +199,16 @@ def _of_flax(key: str, x: Tensor, layout: str) -> Contestant | None:
     )
 
 
-def _plain(method: Method, x: Tensor, layout: str, ours: nn.Module) -> Contestant | None:
-    """The two-pass formula, written with mean and arithmetic, where the method is no more than that."""
+def _plain(method: Method, x: Tensor, layout: str, module: nn.Module, ours: Call) -> Contestant | None:
+    """The two-pass formula, written with mean and arithmetic, where the method's result is that (or n - 1's)."""
     region, *others = (*method.bound(x.shape, layout), None)
     statistics = set(method(x.detach(), layout).stats)
     centered = "mean" in statistics
     known = ({"mean", "var"}, {"mean", "var_unbiased"}, {"mean_square"})
     if not isinstance(region, Bound) or others != [None] or statistics not in known:
         return None
-    weight, bias = (getattr(ours, name, None) if method.family == "activation" else None for name in ("weight", "bias"))
-
+    known_parameters = dict(module.named_parameters()) if method.family == "activation" else {}
+    weight, bias, tau = (known_parameters.get(name) for name in ("weight", "bias", "tau"))
     if any(p is not None and p.ndim > 1 and p.shape != x.shape[-p.ndim :] for p in (weight, bias)):
         return None
 
@@ -219,9 +219,12 @@ def _plain(method: Method, x: Tensor, layout: str, ours: nn.Module) -> Contestan
         distance = x - region.spread(region.mean(x)) if centered else x
         y = distance / torch.sqrt(region.spread(region.mean(distance**2)) + 1e-5)
         y = y if weight is None else y * beside(weight)
-        return y if bias is None else y + beside(bias)
+        y = y if bias is None else y + beside(bias)
+        return y if tau is None else torch.maximum(y, beside(tau))
 
-    return Contestant(formula, (x, *(p for p in (weight, bias) if p is not None)))
+    with torch.no_grad():
+        same = torch.allclose(formula(), ours(), rtol=0.1, atol=0.1)
+    return Contestant(formula, (x, *(p for p in (weight, bias, tau) if p is not None))) if same else None
 
 
 def _ratios(rivals: dict[str, Contestant], backward: bool) -> list[float | None]:

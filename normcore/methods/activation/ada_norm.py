@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+import torch
 from torch import Tensor
 
 from normcore.core import Bound, Epsilon, Identity, Method, Normed, Paper, Range, Region, standardize, widen
@@ -26,7 +27,7 @@ def ada_norm(
     Source: Xu, Sun, Zhang, Zhao and Lin 2019, arXiv:1911.07013.
     """
     z, stats = standardize(widen(x), channels, eps, unbiased=unbiased)
-    return Normed((scale * (1 - k * z.detach()) * z).to(x.dtype), stats)
+    return Normed((scale * torch.addcmul(z, z.detach(), z, value=-k)).to(x.dtype), stats)
 
 
 METHOD = Method(

@@ -6,7 +6,6 @@ Longer than most: an ε that can be learned, and an activation that belongs to t
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from normcore.core import (
@@ -47,6 +46,9 @@ def filter_response_norm(
     Source: Singh and Krishnan 2019, arXiv:1911.09737.
     """
     wide = widen(x)
+    threshold = None if tau is None or not tlu else tau.to(wide.dtype)
+    if threshold is not None:  # max(y, tau) is max(y - tau, 0) + tau, with a cheaper gradient
+        bias = -threshold if bias is None else bias - threshold
     if learnable_eps and learned_eps is not None:
         mean_square = channel.spread(channel.mean(wide.square()))
         added = learned_eps.to(wide.dtype).abs()
@@ -55,7 +57,9 @@ def filter_response_norm(
     else:
         y, stats = rescale(wide, channel, eps, weight, bias)
     if tlu:
-        y = y.clamp_min(0.0) if tau is None else torch.maximum(y, along_channels(tau.to(y.dtype), channel))
+        y = y.clamp_min(0.0)
+    if threshold is not None:
+        y = y + along_channels(threshold, channel)
     return Normed(y.to(x.dtype), stats)
 
 
