@@ -49,11 +49,14 @@ class Contestant:
         if not self.inputs:
             return self.with_backward if backward and self.with_backward else self.call
 
+        with torch.no_grad():
+            slope = torch.ones_like(self.call())
+
         def step() -> None:
             with torch.set_grad_enabled(backward):
                 y = self.call()
             if backward:
-                torch.autograd.grad(y, self.inputs, torch.ones_like(y), allow_unused=True)
+                torch.autograd.grad(y, self.inputs, slope, allow_unused=True)
             if y.is_cuda:
                 torch.cuda.synchronize()
 
@@ -192,10 +195,11 @@ def _of_flax(key: str, x: Tensor, layout: str) -> Contestant | None:
     value = jax.numpy.asarray((x if layout == "tokens" else x.movedim(1, -1)).detach().contiguous().numpy())
     variables = module.init(jax.random.key(0), value)
     apply = jax.jit(lambda v, t: module.apply(v, t, mutable=["batch_stats"])[0])
-    both = jax.jit(jax.grad(lambda v, t: module.apply(v, t, mutable=["batch_stats"])[0].sum(), (0, 1)))
+    both = jax.jit(lambda v, t, slope: jax.vjp(apply, v, t)[1](slope))
+    slope = jax.numpy.ones_like(value)
     return Contestant(
         lambda: jax.block_until_ready(apply(variables, value)),
-        with_backward=lambda: jax.block_until_ready(both(variables, value)),
+        with_backward=lambda: jax.block_until_ready(both(variables, value, slope)),
     )
 
 

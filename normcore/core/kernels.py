@@ -10,11 +10,15 @@ from normcore.core.rows import compilable
 
 
 class Standardized(NamedTuple):
-    """The result, and by region the mean and the variance, divided by n - 1 (None where the kernel keeps it)."""
+    """The result, and by region the mean and the variance, divided by n - 1 (None where the kernel keeps it).
+
+    Gain and bias are in it if `gained`.
+    """
 
     y: Tensor
     mean: Tensor
     sample_var: Tensor | None = None
+    gained: bool = True
 
 
 def fused(x: Tensor, region: Bound, eps: float, weight: Tensor | None, bias: Tensor | None) -> Standardized | None:
@@ -22,13 +26,26 @@ def fused(x: Tensor, region: Bound, eps: float, weight: Tensor | None, bias: Ten
     contiguous = x.is_contiguous()
     if contiguous and region.tail and _shaped(region.tail, weight, bias):
         return Standardized(*torch.native_layer_norm(x, region.tail, weight, bias, eps)[:2])
-    if not _shaped((region.shape[region.channel_axis],), weight, bias):
+    if _shaped((region.shape[region.channel_axis],), weight, bias):
+        if contiguous and region.groups and region.channel_axis == 1:
+            return Standardized(*torch.native_group_norm(x, weight, bias, *region.groups, eps)[:2])
+        if region.letters == ("c",) and region.merged[0] in ("RK", "RKR"):
+            return _batch_norm(x, region, eps, weight, bias)
+    if not contiguous or compilable(x) or torch.compiler.is_compiling():
         return None
-    if contiguous and region.groups and region.channel_axis == 1:
-        return Standardized(*torch.native_group_norm(x, weight, bias, *region.groups, eps)[:2])
-    if region.letters == ("c",) and region.merged[0] in ("RK", "RKR"):
-        return _batch_norm(x, region, eps, weight, bias)
-    return None
+    return _in_rows(x, region, eps, weight, bias)
+
+
+def _in_rows(x: Tensor, region: Bound, eps: float, weight: Tensor | None, bias: Tensor | None) -> Standardized:
+    """The kernel for layers, on a copy in which each region is a row, its first value taken out to save digits."""
+    order, back, sizes, channels = region.as_rows
+    gained = channels and _shaped(sizes, weight, bias)
+    gains = (weight, bias) if gained else (None, None)
+    rows = region.split(x).permute(order)
+    origin = rows.detach()[(..., *(slice(1),) * len(sizes))]
+    y, mean, _ = torch.native_layer_norm(rows - origin, sizes, *gains, eps)
+    y = y.permute(back).reshape(x.shape).contiguous()
+    return Standardized(y, mean + origin, gained=gained)
 
 
 def fused_rms(x: Tensor, region: Bound, eps: float, weight: Tensor | None) -> Tensor | None:

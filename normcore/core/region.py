@@ -180,6 +180,17 @@ class Bound:
         return whole[tuple(slice(None) if f.kept else 0 for axis in self.factors for f in axis)]
 
     @cached_property
+    def as_rows(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], bool]:
+        """How the split view is permuted so that each region is a row, how that is undone, how long the dimensions of
+        a row are, and whether a row is the channels."""
+        split = range(len(self.split_shape))
+        order = (*(d for d in split if d not in self.reduced), *self.reduced)
+        back = tuple(sorted(split, key=order.__getitem__))
+        before = sum(len(axis) for axis in self.factors[: self.channel_axis])
+        channels = tuple(range(before, before + len(self.factors[self.channel_axis])))
+        return order, back, tuple(self.split_shape[d] for d in self.reduced), self.reduced == channels
+
+    @cached_property
     def parts(self) -> tuple[Tensor, ...]:
         """One whole-number vector an axis; an element's label is the sum of its parts."""
         strides, stride = [], self.count

@@ -11,7 +11,7 @@ from torch import Tensor
 from normcore.core.axes import LETTERS
 from normcore.core.kernels import fused, fused_rms
 from normcore.core.region import Bound
-from normcore.core.rows import compilable
+from normcore.core.rows import LARGE, compilable
 from normcore.core.scaling import Recipe, root, scale_regions
 
 Statistics = Mapping[str, Tensor]
@@ -70,7 +70,8 @@ def standardize(
         gains = (None, None) if unbiased else (cast(weight, wide.dtype), cast(bias, wide.dtype))
         done = fused(wide, region, eps * share, *gains)
         if done is not None:
-            y = affine(done.y * math.sqrt(share), region, weight, bias) if unbiased else done.y
+            y = done.y * math.sqrt(share) if unbiased else done.y
+            y = affine(y, region, weight, bias) if unbiased or not done.gained else y
             return cast(y, x.dtype), _moments(wide, region, unbiased, done.mean, done.sample_var)
     total = region.size - 1 or 1 if unbiased else region.size
     recipe = Recipe(region.reduced, eps, total, centered=True, outside=eps_place == "outside")
@@ -215,6 +216,8 @@ class _Variance(torch.autograd.Function):
 def own_variance(x: Tensor, region: Bound, unbiased: bool = False) -> Tensor:
     """The variance by region of values that nobody else needs centered."""
     total = region.size - 1 or 1 if unbiased else region.size
+    if region.size > 1 and x.numel() < LARGE:
+        return torch.var(region.split(x), region.reduced, correction=region.size - total).reshape(region.region_shape)
     return _Variance.apply(region.split(x), region.reduced, total)[0].reshape(region.region_shape)
 
 

@@ -104,7 +104,8 @@ def test_loops_give_what_the_formula_gives(
     seen = request.getfixturevalue("loops")
     for each, whole in zip(mixed(x), wholes, strict=True):
         for one, other in zip(results(each), whole, strict=True):
-            torch.testing.assert_close(one, other, **({} if dtype == torch.float32 else {"rtol": 1e-10, "atol": 1e-10}))
+            rtol, atol = (1e-5, 1e-4) if dtype == torch.float32 else (1e-10, 1e-10)
+            torch.testing.assert_close(one, other, rtol=rtol, atol=atol)
     assert {name.partition("_")[2] for name in seen} == {"forward", "backward"}
 
 
