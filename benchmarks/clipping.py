@@ -9,7 +9,9 @@ from torch import nn
 from normcore import METHODS, Method, clipper
 
 SECONDS = 2.0
-"""How long the two of one row take turns, at least five times each."""
+"""How long the two of one row take turns, at least six times each after the warm-up."""
+WARM_UP = 25
+"""Steps until every method has its memory and does what it is there for."""
 
 
 def report() -> None:
@@ -35,7 +37,7 @@ def ratio(method: Method, given: list[nn.Parameter], fresh: list[torch.Tensor]) 
         lambda: torch.nn.utils.clip_grad_norm_(given, 1.0),
     )
     started, turns = time.perf_counter(), 0
-    while turns < 6 or time.perf_counter() - started < SECONDS:
+    while turns < WARM_UP + 6 or time.perf_counter() - started < SECONDS:
         for spent, call in zip(times, calls, strict=True):
             for parameter, gradient in zip(given, fresh, strict=True):
                 parameter.grad = gradient.clone() if parameter.grad is None else parameter.grad.copy_(gradient)
@@ -45,7 +47,7 @@ def ratio(method: Method, given: list[nn.Parameter], fresh: list[torch.Tensor]) 
             _wait(given[0])
             spent.append(time.perf_counter() - start)
         turns += 1
-    return min(times[0][1:]) / min(times[1][1:])  # the first turn makes the state
+    return min(times[0][WARM_UP:]) / min(times[1][WARM_UP:])
 
 
 def _wait(tensor: torch.Tensor) -> None:

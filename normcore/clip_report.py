@@ -146,9 +146,10 @@ def _multiplied(norms: list[float], factors: list[float], size: int, turned: boo
     return Row(_norm(norms), _norm(after), _norm(apart), together, changed, size, turned or min(factors, default=1) < 0)
 
 
-def _replaced(piece: tuple[Tensor, ...], size: int) -> Row:
+def _replaced(piece: tuple[Tensor, ...] | list[float], size: int) -> Row:
     """A tensor that was replaced."""
-    before, after, apart, together, changed = _numbers(torch.stack([part.double() for part in piece]))
+    numbers = piece if isinstance(piece, list) else _numbers(torch.stack([part.double() for part in piece]))
+    before, after, apart, together, changed = numbers
     return Row(before, after, apart, together, changed, size)
 
 

@@ -4,7 +4,8 @@ A method that is called with a plain list leaves it alone and can be differentia
 gradients: the same two functions then overwrite them, and write down what the clipper's report is made of.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +13,10 @@ import torch
 from torch import Tensor
 
 from normcore.core.errors import NormcoreError
+from normcore.core.flat import in_parts, loops_for
 from normcore.core.precision import full_precision
 from normcore.core.statistics import widen
 
-PART = 1 << 20
-"""So many elements go through several operations at a time, which find them in a cache after the first."""
 LARGE = 1 << 16
 """From so many elements on, a tensor's norm is taken row by row."""
 NO_DIFFERENCE = (torch.zeros((), dtype=torch.float64),) * 5
@@ -38,9 +38,9 @@ class Multiplied:
 
 @dataclass
 class Replaced:
-    """The `difference` that was made to each gradient."""
+    """The `difference` that was made to each gradient, as tensors or as numbers."""
 
-    pieces: list[tuple[Tensor, ...]]
+    pieces: Sequence[tuple[Tensor, ...] | list[float]]
 
 
 @dataclass
@@ -90,6 +90,24 @@ def norms_of(gradients: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
     else:
         found = [torch.linalg.vector_norm(widen(gradient), norm_type) for gradient in full]
     return torch.stack([norm.to(found[0].device, wide) for norm in found])
+
+
+def sizes_of(gradients: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The norm and the largest absolute value of each gradient, as two vectors in at least float32; 0 for none."""
+    loops = loops_for(gradients)
+    if loops is None:
+        full = [widen(gradient) for gradient in gradients]
+        largest = [torch.maximum(g.amax(), -g.amin()) if g.numel() else g.new_zeros(()) for g in full]
+        norms = norms_of(gradients)
+        return norms, torch.stack([value.to(norms) for value in largest]) if largest else norms
+    found = in_parts(loops.sizes, gradients)
+    sums = [sum(squares for squares, _ in parts) for parts in found]
+    wide = torch.float64 if torch.float64 in {g.dtype for g in gradients} else torch.float32
+    high = [
+        math.nan if math.isnan(squares) else max((value for _, value in parts), default=0.0)
+        for squares, parts in zip(sums, found, strict=True)
+    ]
+    return torch.tensor(sums, dtype=torch.float64).sqrt().to(wide), torch.tensor(high, dtype=wide)
 
 
 def total(norms: Tensor, norm_type: float = 2.0) -> Tensor:
@@ -155,8 +173,10 @@ def multiply(gradients: list[Tensor], factors: Any, norms: Any, norm_type: float
         chosen = [gradients[i] for i in indices]
         if dtype in (torch.float16, torch.bfloat16):
             torch._foreach_copy_(chosen, [_scaled(gradients[i], each[i]) for i in indices])
-        elif isinstance(factors, list) or factors.ndim:
+        elif isinstance(factors, list):
             torch._foreach_mul_(chosen, [each[i].to(device, dtype) for i in indices])
+        elif factors.ndim:
+            torch._foreach_mul_(chosen, list(factors.to(device, dtype)[indices]))
         else:
             torch._foreach_mul_(chosen, factors.to(device, dtype))
     return gradients
@@ -188,23 +208,33 @@ def _add_up(gradient: Tensor, factor: Tensor) -> Tensor:
         return (weights @ wide.reshape(len(wide), -1)).reshape(wide.shape[1:])
 
 
-def replace(gradients: list[Tensor], function: Callable[..., Tensor], *beside: Sequence[Tensor]) -> list[Tensor]:
+def replace(
+    gradients: list[Tensor],
+    function: Callable[..., Tensor],
+    *beside: Sequence[Tensor],
+    loop: Callable[..., None] | None = None,
+) -> list[Tensor]:
     """Each gradient through a function, together with its entry in each list beside it.
 
     The function gets them in at least float32, and writes into `out` unless that is None. It is called again for the
-    report.
+    report. A compiled loop can do the same to `Owned` gradients with nothing beside them; it also writes down what they
+    were.
     """
-    rows = zip(gradients, *beside, strict=True)
     if not isinstance(gradients, Owned):
-        return [_called(function, *row) for row in rows]
-    room = gradients.room
-    for i, (gradient, *others) in enumerate(rows):
-        room[i : i + 1] = [roomy(gradient, room[i] if i < len(room) else None).copy_(gradient)]
-        if widen(gradient) is gradient and gradient.numel():
-            function(room[i], *others, out=gradient)
-        else:
-            gradient.copy_(_called(function, room[i], *others))
-    gradients.change = Repeatable(room[: len(gradients)], function, beside)
+        return [_called(function, *row) for row in zip(gradients, *beside, strict=True)]
+    known = [*gradients.room, *[None] * len(gradients)]
+    room = [roomy(gradient, there) for gradient, there in zip(gradients, known, strict=False)]
+    gradients.room[: len(room)] = room
+    if loop:
+        in_parts(loop, gradients, room)
+    else:
+        for gradient, copy, *others in zip(gradients, room, *beside, strict=True):
+            copy.copy_(gradient)
+            if widen(gradient) is gradient and gradient.numel():
+                function(copy, *others, out=gradient)
+            else:
+                gradient.copy_(_called(function, copy, *others))
+    gradients.change = Repeatable(room, function, beside)
     return gradients
 
 
@@ -212,49 +242,40 @@ def _called(function: Callable[..., Tensor], gradient: Tensor, *beside: Tensor) 
     return function(widen(gradient), *beside, out=None).to(gradient.dtype) if gradient.numel() else gradient.clone()
 
 
+def numbers_of(memory: Sequence[Tensor], like: Tensor) -> Tensor:
+    """Numbers that are remembered of each gradient, as one vector like another."""
+    together = len({entry.device for entry in memory}) == 1
+    return torch.stack(list(memory) if together else [entry.to(like.device) for entry in memory]).to(like)
+
+
+def summed(parts: Sequence[Sequence[Sequence[float]]], columns: int) -> Tensor:
+    """The results of a loop, so many sums a part, added up for each gradient: (gradients columns), in float64."""
+    rows = [[sum(part[i] for part in of_one) for i in range(columns)] for of_one in parts]
+    return torch.tensor(rows, dtype=torch.float64).reshape(-1, columns)
+
+
+def replaced(parts: Sequence[Sequence[Sequence[float]]]) -> Replaced:
+    """What `loops.spikes` did to each gradient."""
+    sums = summed(parts, 5)
+    return Replaced(torch.cat([sums[:, :3].sqrt(), sums[:, 3:]], 1).tolist())
+
+
 def replace_once(
     gradients: list[Tensor], function: Callable[..., tuple[Tensor, Tensor]], *beside: list[Tensor]
 ) -> tuple[list[Tensor], list[Tensor]]:
     """`replace` where a report cannot do it again; the function also gives what follows in the last list.
 
-    What it makes of an entry of the first axis depends on that entry alone, so that it may be called for a few at a
-    time. It may overwrite the entries of the last list if the gradients are `Owned`.
-
     Returns:
         The new gradients, and the new last list.
     """
-    rows = list(zip(gradients, *beside, strict=True))
-    if not isinstance(gradients, Owned):
-        made = [function(widen(g), *rest) if g.numel() else (g, rest[-1]) for g, *rest in rows]
-        return [y.to(g.dtype, copy=y is g) for (y, _), g in zip(made, gradients, strict=True)], [new for _, new in made]
-    pieces = []
-    for gradient, *others in rows:
-        found = []
-        for part, *rest in in_parts(gradient, *others) if gradient.numel() else ():
-            y, memory = function(widen(part), *rest)
-            y = y.to(part.dtype)
-            found.append(difference(part, y))
-            part.copy_(y)
-            if memory is not rest[-1]:
-                rest[-1].copy_(memory)
-        pieces.append(_joined(found))
-    gradients.change = Replaced(pieces)
-    return gradients, beside[-1]
-
-
-def in_parts(gradient: Tensor, *beside: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """A gradient some rows at a time, with those of the tensors beside it; a number goes with all of them.
-
-    Several operations on so few elements find them in the caches. A gradient that is to be differentiated, or lies on
-    another device, comes in one piece.
-    """
-    rows = max(1, PART * len(gradient) // max(1, gradient.numel())) if gradient.ndim else 1
-    if not gradient.is_cpu or torch.is_grad_enabled() or not gradient.ndim or len(gradient) <= rows:
-        yield gradient, *beside
-        return
-    count = -(-len(gradient) // rows)
-    split = ([other] * count if not other.ndim else other.split(rows) for other in beside)
-    yield from zip(gradient.split(rows), *split, strict=True)
+    rows = zip(gradients, *beside, strict=True)
+    made = [function(widen(g), *rest) if g.numel() else (g, rest[-1]) for g, *rest in rows]
+    new = [y.to(g.dtype, copy=y is g) for (y, _), g in zip(made, gradients, strict=True)]
+    if isinstance(gradients, Owned):
+        gradients.change = Replaced([difference(g, y) for g, y in zip(gradients, new, strict=True)])
+        for gradient, y in zip(gradients, new, strict=True):
+            gradient.copy_(y)
+    return (gradients if isinstance(gradients, Owned) else new), [memory for _, memory in made]
 
 
 def multiply_decayed(
@@ -284,23 +305,11 @@ def difference(before: Tensor, after: Tensor) -> tuple[Tensor, ...]:
     """Norm before, norm after, norm of the difference, inner product, and how many elements changed."""
     if not before.numel():
         return NO_DIFFERENCE
-    if after is before:
-        norm = torch.linalg.vector_norm(widen(before))
-        return norm, norm, 0.0 * norm, norm.square(), torch.zeros((), dtype=torch.long, device=norm.device)
     bits = BITS[before.element_size()]
     changed = torch.count_nonzero(before.contiguous().view(bits) != after.contiguous().view(bits))
     one, two = widen(before).reshape(-1), widen(after).reshape(-1)
     norms = (torch.linalg.vector_norm(vector) for vector in (one, two, one - two))
     return (*norms, torch.dot(one, two), changed)
-
-
-def _joined(parts: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-    """The `difference` of a whole from those of its parts; one without any has no elements."""
-    if len(parts) < 2:
-        return parts[0] if parts else NO_DIFFERENCE
-    columns = [torch.stack(column) for column in zip(*parts, strict=True)]
-    norms = (torch.linalg.vector_norm(column) for column in columns[:3])
-    return (*norms, *(column.sum() for column in columns[3:]))
 
 
 def parameters_or_zeros(parameters: Sequence[Tensor] | None, gradients: Sequence[Tensor]) -> list[Tensor]:

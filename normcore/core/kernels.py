@@ -1,6 +1,6 @@
 """PyTorch's own fused kernels: which of them computes a bound region, in one pass over the tensor."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,7 +42,8 @@ def _in_rows(x: Tensor, region: Bound, eps: float, weight: Tensor | None, bias: 
     gained = channels and _shaped(sizes, weight, bias)
     gains = (weight, bias) if gained else (None, None)
     rows = region.split(x).permute(order)
-    origin = rows.detach()[(..., *(slice(1),) * len(sizes))]
+    first: Any = (..., *(slice(1),) * len(sizes))
+    origin = rows.detach()[first]
     y, mean, _ = torch.native_layer_norm(rows - origin, sizes, *gains, eps)
     y = y.permute(back).reshape(x.shape).contiguous()
     return Standardized(y, mean + origin, gained=gained)

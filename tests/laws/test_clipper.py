@@ -9,7 +9,7 @@ from agreement import agrees
 from torch import nn
 
 from normcore import METHODS, NormcoreError, clipper
-from normcore.core import gradients
+from normcore.core import flat as flat_lists
 
 SHAPES = ((3,), (2, 3), (), (2, 1, 3), (4,))
 
@@ -56,24 +56,39 @@ GRADIENT = [key for key, method in METHODS.items() if method.family == "gradient
 
 
 @pytest.mark.parametrize("key", GRADIENT)
-def test_a_large_gradient_in_parts_is_the_same_as_in_one_piece(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, parts = clipper(key), clipper(key)
+@pytest.mark.parametrize("strange", [1e6, math.inf, math.nan])
+def test_compiled_loops_are_the_same_as_single_steps(key: str, strange: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps, loops = clipper(key), clipper(key)
     for step in range(25):  # beyond every warm-up
         one, other = parameters(step, 3.0, skipped=9), parameters(step, 3.0, skipped=9)
         if step == 23:
-            one[1].grad[0, 0] = other[1].grad[0, 0] = 1e6  # type: ignore[index]
-        expected = whole(one)
+            one[1].grad[0, 0] = other[1].grad[0, 0] = strange  # type: ignore[index]
+        expected = steps(one)
         with monkeypatch.context() as patch:
-            patch.setattr(gradients, "PART", 2)
-            found = parts(other)
+            patch.setattr(flat_lists, "LARGE", 2)
+            patch.setattr(flat_lists, "PIECE", 5)  # two threads
+            found = loops(other)
             rows = [(r.norm_before, r.norm_after, r.fraction) for r in found.per_tensor]
         np.testing.assert_allclose(flat(other), flat(one), rtol=1e-12, atol=0)
         wanted = [(r.norm_before, r.norm_after, r.fraction) for r in expected.per_tensor]
         np.testing.assert_allclose(rows, wanted, rtol=1e-9)
-        assert found.angle == pytest.approx(expected.angle, abs=1e-6)
-    for name, value in whole.state_dict().items():
-        for a, b in zip(*([v] if not isinstance(v, list) else v for v in (value, parts.state[name])), strict=True):
+        assert found.angle == pytest.approx(expected.angle, abs=1e-6, nan_ok=True)
+    for name, value in steps.state_dict().items():
+        for a, b in zip(*([v] if not isinstance(v, list) else v for v in (value, loops.state[name])), strict=True):
             np.testing.assert_allclose(np.asarray(b), np.asarray(a), rtol=1e-12)
+
+
+def test_soft_clipping_in_float32_is_tanh_to_its_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = torch.cat([torch.linspace(-12, 12, 40_001), torch.logspace(-30, 30, 10_001), torch.tensor([0, -math.inf])])
+    monkeypatch.setattr(flat_lists, "LARGE", 2)
+    for threshold in (1.0, 1e-3, 30.0):
+        given = nn.Parameter(torch.zeros(len(values)))
+        given.grad = threshold * values
+        report = clipper("soft_clip", threshold=threshold)(given)
+        exact = threshold * torch.tanh(values.double())
+        assert float(((given.grad - exact) / exact.abs().clamp(min=1e-30)).abs().max()) < 5e-7
+        assert float(given.grad.abs().max()) <= threshold * (1 + 1e-7)
+        assert report.norm_after == pytest.approx(float(given.grad.double().norm()), rel=1e-4)
 
 
 def test_one_sided_limits_leave_the_other_side_alone() -> None:

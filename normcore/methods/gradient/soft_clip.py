@@ -1,11 +1,12 @@
 """Soft clipping: every element goes through a tanh that ends at the threshold."""
 
+from functools import partial
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from normcore.core import Method, Normed, Paper, Range, replace
+from normcore.core import Method, Normed, Paper, Range, loops_for, replace
 
 
 def soft_clip(
@@ -28,7 +29,9 @@ def soft_clip(
         bent = torch.tanh(torch.div(gradient, threshold, out=out), out=out)
         return torch.mul(bent, threshold, out=out)
 
-    return Normed(replace(gradients, squashed), {})
+    loops = loops_for(gradients) if {gradient.dtype for gradient in gradients} == {torch.float32} else None
+    loop = partial(loops.squash, threshold=threshold) if loops else None
+    return Normed(replace(gradients, squashed, loop=loop), {})
 
 
 METHOD = Method(

@@ -1,15 +1,31 @@
 """SPAM's spike clipping: an element that is huge beside its own second moment is cut to a multiple of that.
 
-Longer than most: a step in which nothing is cut takes a shorter way.
+Longer than most: large gradients go through a compiled loop.
 """
 
+import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
-from normcore.core import EMPTY, Method, NormcoreError, Normed, Owned, Paper, Range, recalled, replace_once, widen
+from normcore.core import (
+    EMPTY,
+    Method,
+    NormcoreError,
+    Normed,
+    Owned,
+    Paper,
+    Range,
+    in_parts,
+    loops_for,
+    recalled,
+    replace_once,
+    replaced,
+    widen,
+)
 
 
 def spam_clipping(
@@ -43,19 +59,21 @@ def spam_clipping(
 
     def clip(gradient: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         usual = torch.zeros_like(v) if fresh else v
-        y, square = gradient, gradient.detach().square()
-        most = torch.sub(square, usual, alpha=threshold).amax() if active else square.amax()
-        if gradient.is_cpu and bool(most <= (0.0 if active else torch.finfo(square.dtype).max)):
-            # Where nothing is to be cut, as nearly always, a few operations are enough.
-            return y, torch.lerp(usual, square.to(v), 1 - beta2, out=v if isinstance(gradients, Owned) else None)
+        y = gradient
         if active:
             limit = (threshold * usual).sqrt()
             y = torch.minimum(torch.maximum(gradient, -limit), limit)
-            square = y.detach().square()
-        moved = torch.lerp(usual, square.to(v), 1 - beta2)
+        moved = torch.lerp(usual, y.detach().square().to(v), 1 - beta2)
         return y, torch.where(moved.isfinite(), moved, usual)
 
     limits = [(threshold * v).sqrt() if active else torch.full_like(v, torch.inf) for v in known[:1]]
+    loops = loops_for(gradients, known) if isinstance(gradients, Owned) else None
+    if loops and isinstance(gradients, Owned):
+        if fresh:
+            torch._foreach_zero_(known)
+        cut = partial(loops.spikes, factor=threshold if active else math.inf, share=1 - beta2)
+        gradients.change = replaced(in_parts(cut, gradients, known))
+        return Normed(gradients, {"limit": limits}, {"step": step, "v": known})
     y, v = replace_once(gradients, clip, known)
     return Normed(y, {"limit": limits}, {"step": step, "v": v})
 

@@ -9,7 +9,21 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from normcore.core import EMPTY, Epsilon, Method, Normed, Paper, Range, Region, multiply, norms_of, recalled, widen
+from normcore.core import (
+    EMPTY,
+    Epsilon,
+    Method,
+    Normed,
+    Paper,
+    Range,
+    Region,
+    multiply,
+    norms_of,
+    numbers_of,
+    recalled,
+    sizes_of,
+    widen,
+)
 
 Share = Annotated[float, Range(0.0, 0.9999, usual=(0.0, 0.999))]
 
@@ -42,8 +56,8 @@ def stable_spam_clipping(
     if not gradients:
         return Normed(multiply(gradients, [], []), {"steady_scale": []}, {"step": step} | {name: [] for name in names})
     full = [widen(gradient) for gradient in gradients]
-    largest = torch.stack([_largest(gradient).to(full[0].device, torch.float64) for gradient in full])
-    maximum, m, v = (torch.stack([entry.to(largest) for entry in memory]) for memory in memories)
+    norms, largest = (found.to(torch.float64) for found in sizes_of(gradients))
+    maximum, m, v = (numbers_of(memory, largest) for memory in memories)
     maximum = torch.where(largest.isfinite(), theta * maximum + (1 - theta) * largest.detach(), maximum)
     limits = maximum / (1 - theta**step)
     widest = max((g.dtype for g in full), key=lambda dtype: dtype.itemsize)
@@ -55,17 +69,21 @@ def stable_spam_clipping(
         for size, limit, most in zip(sizes, limits, largest, strict=True)
     ]
     shortened = [g if share is None else g * share for g, share in zip(full, shares, strict=True)]
-    norms = norms_of(shortened).to(largest)
+    again = iter(norms_of([g for g, share in zip(shortened, shares, strict=True) if share is not None]).to(norms))
+    norms = torch.stack([norm if share is None else next(again) for norm, share in zip(norms, shares, strict=True)])
     active = (norms > 0) & norms.isfinite()
     m = torch.where(active, gamma1 * m + (1 - gamma1) * norms.detach(), m)
     v = torch.where(active, gamma2 * v + (1 - gamma2) * norms.detach().square(), v)
     wanted = (m / (1 - gamma1**step)) / ((v / (1 - gamma2**step)).sqrt() + eps)
     scales = torch.where(active, wanted / torch.where(active, norms, 1.0), 1.0)
-    factors = [
-        scale.to(g) if share is None else torch.where(moves.to(g.device), share * scale.to(g), 1.0)
-        for g, share, scale, moves in zip(full, shares, scales, active, strict=True)
-    ]
-    lengths = [norm.to(g) if size is None else size for g, size, norm in zip(full, sizes, norms, strict=True)]
+    factors: Any = scales.to(widest)
+    lengths: Any = norms.to(widest)
+    if any(cut):
+        factors = [
+            scale.to(g) if share is None else torch.where(moves.to(g.device), share * scale.to(g), 1.0)
+            for g, share, scale, moves in zip(full, shares, scales, active, strict=True)
+        ]
+        lengths = [norm.to(g) if size is None else size for g, size, norm in zip(full, sizes, norms, strict=True)]
     y = multiply(gradients, factors, lengths)
     stats = {"steady_scale": [factor.detach() for factor in factors]}
     return Normed(y, stats, {"step": step} | dict(zip(names, (list(maximum), list(m), list(v)), strict=True)))
@@ -73,11 +91,6 @@ def stable_spam_clipping(
 
 def _nothing(gradient: Tensor) -> Tensor:
     return gradient.new_zeros((), dtype=torch.float64)
-
-
-def _largest(gradient: Tensor) -> Tensor:
-    """The largest absolute value."""
-    return torch.maximum(gradient.amax(), -gradient.amin()) if gradient.numel() else gradient.new_zeros(())
 
 
 METHOD = Method(

@@ -1,9 +1,10 @@
 """Update clipping: each gradient tensor is scaled down when it is large beside its own running second moment.
 
-Longer than most: it goes through each tensor in parts, so that its many operations find them in the caches.
+Longer than most: large gradients go through a compiled loop.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any
 
 import torch
@@ -19,9 +20,11 @@ from normcore.core import (
     Range,
     Region,
     in_parts,
+    loops_for,
     multiply,
     norms_of,
     recalled,
+    summed,
     widen,
 )
 
@@ -49,22 +52,21 @@ def update_rms_clipping(
     step = state.get("step", 0) + 1
     beta = beta2 * (1 - beta2 ** (step - 1)) / (1 - beta2**step) if beta2 < 1 else (step - 1) / step
     known = recalled("update_rms_clipping", state, "v", gradients, lambda g: torch.zeros_like(widen(g)))
-    norms, ratios, kept = norms_of(gradients), [], []
-    sound = norms.is_cpu and bool(norms.isfinite().all())  # a device is not waited for
-    ours = isinstance(gradients, Owned)  # and a clipper's memory is its own
-    for gradient, old in zip(gradients, known, strict=True):
-        new = old if ours else torch.empty_like(old)
-        ratio = norms.new_zeros(())
-        for part, before, after in in_parts(gradient, old, new):
-            square = widen(part).square()
-            v = torch.lerp(square, before.to(square), beta, out=after if ours and sound else None)
-            divisor = v.clamp(min=max(eps**2, torch.finfo(v.dtype).tiny))
-            ratio = ratio + torch.div(square, divisor, out=divisor if ours else None).sum().to(ratio)
-            if v is not after:
-                after.copy_(v.detach() if sound else torch.where(v.isfinite(), v, before.to(v)).detach())
-        ratios.append(ratio / max(1, gradient.numel()))
-        kept.append(new)
-    squares = torch.stack(ratios) if ratios else norms
+    least = max(eps**2, torch.finfo(torch.float32).tiny)
+    loops = loops_for(gradients, known) if isinstance(gradients, Owned) else None  # a clipper's memory is its own
+    if loops:
+        move = partial(loops.updates, share=1 - beta, least=least)
+        sums = summed(in_parts(move, gradients, known), 2).to(max((v.dtype for v in known), key=lambda d: d.itemsize))
+        norms, ratios, kept = sums[:, 0].sqrt(), list(sums[:, 1]), known
+    else:
+        norms, ratios, kept = norms_of(gradients), [], []
+        for gradient, old in zip(gradients, known, strict=True):
+            square = widen(gradient).square()
+            v = torch.lerp(square, old.to(square), beta)
+            ratios.append((square / v.clamp(min=least)).sum().to(norms))
+            kept.append(torch.where(v.isfinite(), v, old.to(v)).detach().to(old))
+    sizes = norms.new_tensor([max(1, gradient.numel()) for gradient in gradients])
+    squares = torch.stack(ratios) / sizes if ratios else norms
     scales = 1 / (squares.sqrt() / clip_threshold).clamp(min=1.0)
     stats = {"update_square": list(squares.detach()), "scale": list(scales.detach())}
     return Normed(multiply(gradients, scales, norms), stats, {"step": step, "v": kept})

@@ -1,0 +1,54 @@
+"""Lists of large tensors through compiled loops: as flat parts, shared out among threads by their elements."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from normcore.core.rows import LARGE, PIECE
+from normcore.core.team import share
+
+PRECISIONS = (torch.float32, torch.float64)
+
+
+def loops_for(*lists: Sequence[Tensor]) -> ModuleType | None:
+    """The compiled loops, if they can take these lists side by side and that is worth it."""
+    rows = list(zip(*lists, strict=True))
+    if sum(row[0].numel() for row in rows) < LARGE or torch.is_grad_enabled():
+        return None
+    for row in rows:
+        for tensor in row:
+            if not (
+                tensor.is_cpu
+                and tensor.dtype is row[0].dtype
+                and tensor.dtype in PRECISIONS
+                and tensor.is_contiguous()
+                and not tensor.requires_grad
+                and type(tensor) is Tensor
+            ):
+                return None
+    from normcore.core import compiled_gradients  # noqa: PLC0415 - a compiler takes a while to load
+
+    return compiled_gradients
+
+
+def in_parts(loop: Callable[..., Any], *lists: Sequence[Tensor]) -> list[list[Any]]:
+    """What a loop gives for each row of the lists: one result a part, in the order of the parts."""
+    arrays = [[tensor.numpy().reshape(-1) for tensor in row] for row in zip(*lists, strict=True)]
+    starts = [0, *accumulate(len(row[0]) for row in arrays)]
+    found: list[dict[int, Any]] = [{} for _ in arrays]
+
+    def work(start: int, stop: int, _: int) -> None:
+        i = bisect_right(starts, start) - 1
+        while starts[i] < stop:
+            low, high = max(start, starts[i]) - starts[i], min(stop, starts[i + 1]) - starts[i]
+            if low < high:
+                found[i][low] = loop(*(array[low:high] for array in arrays[i]))
+            i += 1
+
+    share(work, starts[-1], max(1, min(torch.get_num_threads(), starts[-1] // PIECE)))
+    return [[result for _, result in sorted(parts.items())] for parts in found]
