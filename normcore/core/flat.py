@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from normcore.core.rows import LARGE, PIECE
 from normcore.core.team import share
@@ -18,7 +19,8 @@ PRECISIONS = (torch.float32, torch.float64)
 def loops_for(*lists: Sequence[Tensor]) -> ModuleType | None:
     """The compiled loops, if they can take these lists side by side and that is worth it."""
     rows = list(zip(*lists, strict=True))
-    if sum(row[0].numel() for row in rows) < LARGE or torch.is_grad_enabled():
+    small = sum(row[0].numel() for row in rows) < LARGE
+    if small or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return None
     for row in rows:
         for tensor in row:
@@ -29,6 +31,7 @@ def loops_for(*lists: Sequence[Tensor]) -> ModuleType | None:
                 and tensor.is_contiguous()
                 and not tensor.requires_grad
                 and type(tensor) is Tensor
+                and not is_functorch_wrapped_tensor(tensor)
             ):
                 return None
     from normcore.core import compiled_gradients  # noqa: PLC0415 - a compiler takes a while to load

@@ -52,7 +52,8 @@ def stable_spam_clipping(
     """
     step = state.get("step", 0) + 1
     names = ("maximum", "m", "v")
-    memories = [recalled("stable_spam_clipping", state, name, gradients, _nothing) for name in names]
+    zero = torch.zeros((), dtype=torch.float64)
+    memories = [recalled("stable_spam_clipping", state, name, gradients, lambda _: zero) for name in names]
     if not gradients:
         return Normed(multiply(gradients, [], []), {"steady_scale": []}, {"step": step} | {name: [] for name in names})
     full = [widen(gradient) for gradient in gradients]
@@ -87,10 +88,6 @@ def stable_spam_clipping(
     y = multiply(gradients, factors, lengths)
     stats = {"steady_scale": [factor.detach() for factor in factors]}
     return Normed(y, stats, {"step": step} | dict(zip(names, (list(maximum), list(m), list(v)), strict=True)))
-
-
-def _nothing(gradient: Tensor) -> Tensor:
-    return gradient.new_zeros((), dtype=torch.float64)
 
 
 METHOD = Method(
