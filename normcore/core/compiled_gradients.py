@@ -5,10 +5,13 @@
 
 import numpy as np
 
-from normcore.core.compiled import CHUNK, compiled
+from normcore.core.compiled import compiled, summing
+
+CHUNK = 4096
+"""Values summed in their own precision, before the sum goes on in float64."""
 
 
-@compiled
+@summing
 def sum_and_largest(values, bits, unsigned):
     """The sum of squares, and the largest of the numbers read as whole ones, without their sign (nan is largest)."""
     some, largest = values.dtype.type(0), bits.dtype.type(0)
@@ -36,7 +39,7 @@ def sizes(values):
     return squares, float(np.asarray(largest, bits.dtype).view(values.dtype))
 
 
-@compiled
+@summing
 def beyond(gradient, v, factor, most):
     """How many squares are not below `most` and below a multiple of v (any, if the factor is infinite)."""
     count = 0
@@ -46,7 +49,7 @@ def beyond(gradient, v, factor, most):
     return count
 
 
-@compiled
+@summing
 def enter(gradient, v, share):
     """Moves v toward the squares, and gives their sum."""
     some = gradient.dtype.type(0)
@@ -93,7 +96,7 @@ def spikes(gradient, v, factor, share):
     return spikes_in_chunks(gradient, v, number(factor), number(share), np.finfo(number).max)
 
 
-@compiled
+@summing
 def enter_and_compare(gradient, v, share, least, most):
     """`updates` of a chunk."""
     some = ratio = gradient.dtype.type(0)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from normcore.core.team import share
 
@@ -27,15 +28,18 @@ Shape = tuple[int, ...]
 Loop = Callable[..., None]
 
 
-def compilable(x: Tensor) -> bool:
-    """Whether compiled loops can take a tensor, and whether that is worth it."""
+def compilable(x: Tensor, *others: Tensor) -> bool:
+    """Whether compiled loops can take a tensor, with those beside it, and whether that is worth it."""
     return (
         x.numel() > LARGE
-        and x.device.type == "cpu"
-        and x.dtype in (torch.float32, torch.float64)
-        and type(x) in (Tensor, nn.Parameter)
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
+        and not is_in_torch_dispatch_mode()
+        and all(
+            t.is_cpu and t.dtype is x.dtype and type(t) in (Tensor, nn.Parameter) and not t.is_neg()
+            for t in (x, *others)
+        )
+        and x.dtype in (torch.float32, torch.float64)
     )
 
 
@@ -97,7 +101,7 @@ class Rows(NamedTuple):
         share(over, units if self.within else units * -(-self.length // tile), threads)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=16)
 def rows_of(shape: Shape, strides: Shape, dims: Shape, gained: Shape) -> Rows:
     """The rows of a tensor whose regions span `dims`, with gains of a shape that broadcasts to it."""
     order = sorted(range(len(shape)), key=strides.__getitem__, reverse=True)
@@ -109,7 +113,7 @@ def rows_of(shape: Shape, strides: Shape, dims: Shape, gained: Shape) -> Rows:
     count = math.prod(size for size, (spanned, _) in zip(sizes[:first], kinds, strict=False) if not spanned)
 
     def numbered(some: list[int]) -> Any:
-        numbers = torch.arange(math.prod(some)).view(some).expand(sizes[:first])
+        numbers = torch.arange(math.prod(some), dtype=torch.int32, device="cpu").view(some).expand(sizes[:first])
         return numbers.permute(kept_first).reshape(count, -1).contiguous().numpy()
 
     along = [gained[d] for d in order]
@@ -133,15 +137,15 @@ def forward(recipe: "Recipe", x: Tensor, weight: Tensor | None, bias: Tensor | N
         return None
     from normcore.core import compiled  # noqa: PLC0415 - a compiler takes a while to load
 
-    y, second, mean = rows.room(x), rows.room(x, recipe.dims), rows.room(x, recipe.dims)
+    y, second, rest = rows.room(x), rows.room(x, recipe.dims), rows.room(x, recipe.dims)
     given = rows.of(x), rows.of(y), rows.index, rows.which, rows.gain(weight, x), rows.shift(bias, x)
     loops = compiled.rows_forward, compiled.columns_forward
-    rows.run(loops, threads, *given, rows.flat(second), rows.flat(mean), recipe.rule)
-    return (y, second, mean) if recipe.centered else (y, second)
+    rows.run(loops, threads, *given, rows.flat(second), rows.flat(rest), recipe.rule(x.dtype))
+    return (y, second, rest) if recipe.centered else (y, second)
 
 
 def backward(
-    recipe: "Recipe", g: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, second: Tensor, *mean: Tensor
+    recipe: "Recipe", g: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, second: Tensor, *rest: Tensor
 ) -> tuple[Tensor | None, ...] | None:
     """The gradients of x, weight and bias by compiled loops; None where rows are too short for them."""
     rows, threads = _seen(recipe, x, weight, bias)
@@ -149,14 +153,14 @@ def backward(
         return None
     from normcore.core import compiled  # noqa: PLC0415 - a compiler takes a while to load
 
-    by_x, by_gain, by_shift = rows.room(x), *x.new_zeros(2, threads, *rows.gains)
+    by_x, by_gain, by_shift = rows.room(x), *x.new_zeros(2, threads, *rows.gains, dtype=torch.float64)
     given = rows.of(g), rows.of(x), rows.of(by_x), rows.index, rows.which, rows.gain(weight, x)
     found = list(by_gain.numpy()), list(by_shift.numpy())
-    statistics = rows.flat(second), rows.flat(mean[0] if mean else torch.zeros_like(second))
+    statistics = rows.flat(second), rows.flat(rest[0] if rest else torch.zeros_like(second))
     loops = compiled.rows_backward, compiled.columns_backward
-    rows.run(loops, threads, *given, *found, *statistics, recipe.rule)
+    rows.run(loops, threads, *given, *found, *statistics, recipe.rule(x.dtype))
     by_weight, by_bias = (
-        None if p is None else rows.ungain(total.sum(0)).sum_to_size(p.shape)
+        None if p is None else rows.ungain(total.sum(0)).sum_to_size(p.shape).to(p)
         for p, total in ((weight, by_gain), (bias, by_shift))
     )
     return by_x, by_weight, by_bias

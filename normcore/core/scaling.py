@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
-from torch._C._functorch import is_batchedtensor, is_functorch_wrapped_tensor, is_legacy_batchedtensor
+from torch._C._functorch import is_functorch_wrapped_tensor, is_legacy_batchedtensor
 from torch.autograd.forward_ad import unpack_dual
 
 from normcore.core import rows
@@ -26,10 +26,9 @@ class Recipe(NamedTuple):
     centered: bool
     outside: bool = False
 
-    @property
-    def rule(self) -> tuple[float, float, bool, bool]:
+    def rule(self, dtype: torch.dtype) -> tuple[float, float, bool, bool, float]:
         """What the compiled loops want to know."""
-        return float(self.eps), float(self.total), self.centered, self.outside
+        return float(self.eps), float(self.total), self.centered, self.outside, torch.finfo(dtype).tiny
 
     def scale(self, second: Tensor) -> Tensor:
         """What the values are multiplied with, given the mean square or variance of their region."""
@@ -56,58 +55,80 @@ def root(x: Tensor) -> Tensor:
 def scale_regions(recipe: Recipe, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Scaled:
     """``(x - mean) * scale * weight + bias``; gain and bias broadcast against x, the statistics are detached."""
     tensors = [t for t in (x, weight, bias) if t is not None]
-    if not rows.compilable(x) or any(unpack_dual(t).tangent is not None for t in tensors):
-        steps: Any = _formula
-    elif any(is_functorch_wrapped_tensor(t) or (t.requires_grad and torch.is_grad_enabled()) for t in tensors):
+    steps: Any = _compiled
+    if not rows.compilable(*tensors):
+        steps = _formula
+    elif any(_followed(t) or (t.requires_grad and torch.is_grad_enabled()) for t in tensors):
         steps = _Compiled.apply
-    else:
-        steps = _compiled
-    y, second, *mean = steps(recipe, x, weight, bias)
-    return Scaled(y, second.detach(), mean[0].detach() if mean else None)
+    y, second, *rest = steps(recipe, x, weight, bias)
+    return Scaled(y, second.detach(), _origin(recipe, x) + rest[0].detach() if rest else None)
+
+
+def _followed(t: Tensor) -> bool:
+    """Whether torch.func looks through a tensor, or forward differentiation has a tangent of it."""
+    return is_functorch_wrapped_tensor(t) or unpack_dual(t).tangent is not None
+
+
+def _origin(recipe: Recipe, x: Tensor) -> Tensor:
+    """The first value of each region, a constant. No element lies further from the mean than sqrt(n) deviations: so
+    the distances from it can be averaged without losing digits to a large mean."""
+    return x.detach()[tuple(slice(0, 1) if d in recipe.dims else slice(None) for d in range(x.ndim))]
 
 
 def _formula(recipe: Recipe, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, ...]:
-    """The result and the statistics."""
+    """The result, the mean square or variance, and where values are centered what is left of the mean."""
     centered = x
-    mean: tuple[Tensor, ...] = ()
+    rest: tuple[Tensor, ...] = ()
     if recipe.centered:
-        # No element lies further from the mean than sqrt(n) deviations. So the first one serves as the origin: the
-        # distances from it can be averaged without losing digits to a large mean.
-        first = tuple(slice(0, 1) if d in recipe.dims else slice(None) for d in range(x.ndim))
-        origin = x[first].detach()
-        centered = x - origin
-        rest = centered.mean(recipe.dims, keepdim=True)
-        centered, mean = centered.sub_(rest), (origin + rest,)
+        centered = x - _origin(recipe, x)
+        rest = (centered.mean(recipe.dims, keepdim=True),)
+        centered = centered.sub_(rest[0])
     second = centered.square().sum(recipe.dims, keepdim=True) / recipe.total
     scale = recipe.scale(second)
     if weight is None:
         y = centered * scale
     else:
         y = centered * scale * weight if recipe.within(weight) else centered * (scale * weight)
-    return (y if bias is None else y.add_(bias)), second, *mean
+    return (y if bias is None else y + bias), second, *rest
+
+
+def _centered(recipe: Recipe, x: Tensor, rest: Sequence[Tensor]) -> Tensor:
+    return x - _origin(recipe, x) - rest[0] if rest else x
 
 
 def _gradient(
-    recipe: Recipe, g: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, second: Tensor, *mean: Tensor
+    recipe: Recipe, g: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, second: Tensor, *rest: Tensor
 ) -> tuple[Tensor | None, ...]:
     """The gradients of x, weight and bias."""
     scale = recipe.scale(second)
-    unit = (x - mean[0]).mul_(scale) if mean else x * scale
-    product = g * unit
-    by_weight = None if weight is None else product.sum_to_size(weight.shape)
+    unit = _centered(recipe, x, rest) * scale
+    by_weight = None if weight is None else (g * unit).sum_to_size(weight.shape)
     by_bias = None if bias is None else g.sum_to_size(bias.shape)
-    outer = scale
-    if weight is not None and recipe.within(weight):
-        g, product = g * weight, product.mul_(weight)
-    elif weight is not None:
-        outer = scale * weight
-    slope = product.sum(recipe.dims, keepdim=True) / recipe.total
+    g = g if weight is None else g * weight
+    slope = (g * unit).sum(recipe.dims, keepdim=True) / recipe.total
     if recipe.outside:  # the root alone answers to x, not the eps beside it
         slope = slope / (scale * root(second))
-    g = torch.addcmul(g, unit, slope, value=-1)
-    if mean:
-        g -= g.mean(recipe.dims, keepdim=True)
-    return g.mul_(outer), by_weight, by_bias
+    g = g - unit * slope
+    if rest:
+        g = g - g.mean(recipe.dims, keepdim=True)
+    return g * scale, by_weight, by_bias
+
+
+def _tangent(recipe: Recipe, primals: Sequence[Any], tangents: Sequence[Any], second: Tensor, *rest: Tensor) -> Tensor:
+    """How the result moves as x, weight and bias do; a tangent that is None is 0."""
+    (x, weight, _), (by_x, by_weight, by_bias) = primals, tangents
+    scale = recipe.scale(second)
+    unit = _centered(recipe, x, rest) * scale
+    moved = torch.zeros_like(unit)
+    if by_x is not None:
+        away = by_x - by_x.mean(recipe.dims, keepdim=True) if rest else by_x
+        slope = (away * unit).sum(recipe.dims, keepdim=True) / recipe.total
+        if recipe.outside:
+            slope = slope / (scale * root(second))
+        moved = (away - unit * slope) * scale
+    moved = moved if weight is None else moved * weight
+    moved = moved if by_weight is None else moved + unit * by_weight
+    return moved if by_bias is None else moved + by_bias
 
 
 def in_front(size: int, dims: Sequence[int | None], tensors: Sequence[Maybe]) -> list[Maybe]:
@@ -134,17 +155,24 @@ class _Compiled(torch.autograd.Function):
         ctx.recipe, x, weight, bias = inputs
         ctx.mark_non_differentiable(*output[1:])
         ctx.save_for_backward(x, weight, bias, *output[1:])
+        ctx.save_for_forward(x, weight, bias, *output[1:])
 
     @staticmethod
     def backward(ctx: Any, g: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, *statistics = ctx.saved_tensors
         if torch.is_grad_enabled():  # this gradient will be differentiated itself, and the statistics with it
             statistics = _formula(ctx.recipe, x, weight, bias)[1:]
-        elif not (is_batchedtensor(g) or is_legacy_batchedtensor(g)):
+        elif rows.compilable(x, g) and not (_followed(g) or is_legacy_batchedtensor(g)):
             found = rows.backward(ctx.recipe, g, x, weight, bias, *statistics)
             if found:
                 return None, *found
         return None, *_gradient(ctx.recipe, g, x, weight, bias, *statistics)
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        x, weight, bias, *statistics = ctx.saved_tensors
+        statistics = _formula(ctx.recipe, x, weight, bias)[1:]  # it may be differentiated itself
+        return _tangent(ctx.recipe, (x, weight, bias), tangents, *statistics), *(None for _ in statistics)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""The mathematics that methods share, through PyTorch's own fused kernels or in blocks that fit the cache."""
+"""The mathematics that methods share, through PyTorch's own fused kernels or compiled loops."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from normcore.core import rows
 from normcore.core.axes import LETTERS
 from normcore.core.kernels import fused, fused_rms
 from normcore.core.region import Bound
-from normcore.core.rows import LARGE, compilable
 from normcore.core.scaling import Recipe, root, scale_regions
 
 Statistics = Mapping[str, Tensor]
@@ -64,7 +64,7 @@ def standardize(
         are worked out when they are asked for, from x as it is by then.
     """
     wide = widen(x)
-    if region.size > 1 and eps_place == "inside" and not (unbiased and compilable(wide)):
+    if region.size > 1 and eps_place == "inside" and not (unbiased and rows.compilable(wide)):
         # sqrt(n/(n-1)·var + eps) = sqrt(n/(n-1)) · sqrt(var + eps·(n-1)/n): the same kernels serve both estimators.
         share = (region.size - unbiased) / region.size
         gains = (None, None) if unbiased else (cast(weight, wide.dtype), cast(bias, wide.dtype))
@@ -199,6 +199,7 @@ class _Variance(torch.autograd.Function):
         x, ctx.dims, ctx.total = inputs
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(x, output[1])
+        ctx.save_for_forward(x)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
@@ -206,6 +207,12 @@ class _Variance(torch.autograd.Function):
         if torch.is_grad_enabled():  # this gradient will be differentiated itself, and the mean with it
             mean = x.mean(ctx.dims, keepdim=True)
         return (x - mean) * (g * (2 / ctx.total)), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, moved: Tensor, *_: None) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        centered = x - x.mean(ctx.dims, keepdim=True)
+        return (centered * moved).sum(ctx.dims, keepdim=True) * (2 / ctx.total), None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, x: Tensor, dims: tuple[int, ...], total: int) -> Any:
@@ -216,7 +223,7 @@ class _Variance(torch.autograd.Function):
 def own_variance(x: Tensor, region: Bound, unbiased: bool = False) -> Tensor:
     """The variance by region of values that nobody else needs centered."""
     total = region.size - 1 or 1 if unbiased else region.size
-    if region.size > 1 and x.numel() < LARGE:
+    if region.size > 1 and x.numel() <= rows.LARGE:
         return torch.var(region.split(x), region.reduced, correction=region.size - total).reshape(region.region_shape)
     return _Variance.apply(region.split(x), region.reduced, total)[0].reshape(region.region_shape)
 

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 
-from normcore.core import Bound, Method, Normed, OneOf, Paper, Region, Slot, in_front, widen
+from normcore.core import Bound, Method, Normed, OneOf, Paper, Region, Slot, cast, in_front, widen
 
 
 def _norm(weight: Tensor, unit: Bound) -> Tensor:
@@ -59,11 +60,13 @@ def weight_norm(
     Source: Salimans and Kingma 2016, arXiv:1602.07868.
     """
     wide = widen(weight)
-    if gain is None or dim is None or torch.compiler.is_compiling() or not torch.is_grad_enabled():
+    gain = cast(gain, wide.dtype)
+    if gain is None or dim is None or torch.compiler.is_compiling():
         norm = _norm(wide, unit)
-        y = wide / norm if gain is None else wide * (gain.to(wide.dtype) / norm)
+        y = wide / norm if gain is None else wide * (gain / norm)
     else:
-        y, norm = _Kernel.apply(wide, gain.to(wide.dtype))
+        wrapped = is_functorch_wrapped_tensor(wide) or is_functorch_wrapped_tensor(gain)
+        y, norm = (_Kernel.apply if wrapped or torch.is_grad_enabled() else _Kernel.forward)(wide, gain)
     return Normed(y.to(weight.dtype), {"norm": norm.detach()})
 
 
