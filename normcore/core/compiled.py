@@ -5,7 +5,8 @@ for the kernels of columns, of as many regions as a row is long. The line of `wh
 of these rows are: one value a row, or one a column (a shift that is missing is one value beside any gain). Both passes
 over a region, for its statistics and for its result, follow one another, so that the second finds it in the cache.
 
-The origin of a region is its first value, and `rest` the mean of the distances from it. Sums are float64.
+The origin of a region is its first value, and `rest` the mean of the distances from it. Sums are float64, so that one
+pass is enough for a variance: the mean lies at most sqrt(n) deviations from the origin, which costs n of 1e16.
 """
 
 from typing import Any
@@ -13,9 +14,6 @@ from typing import Any
 import numpy as np
 from numba import njit, types
 from numba.extending import overload
-
-FAR = 1e4
-"""From so many variances on, the squared distance of a mean from its origin costs the variance digits."""
 
 
 def _with(*fastmath):
@@ -80,23 +78,12 @@ def add_squares(squares, row, other):
 
 
 @compiled
-def add_distances(squares, row, origin, rest):
-    """The squared distances of each column from its mean, added to what is there."""
-    for j in range(len(row)):
-        distance = np.float64(row[j]) - origin[j] - rest[j]
-        squares[j] += distance * distance
-
-
-@compiled
 def settle(some, squares, members):
-    """Turns the sums of columns into means and sums of squares about them, and says if these lost digits."""
-    lost = False
+    """Turns the sums of columns into means, and into sums of squares about them."""
     for j in range(len(some)):
         some[j] /= members
         away = some[j] * some[j] * members
         squares[j] = squares[j] - away if not squares[j] < away else 0.0  # nan stays nan
-        lost |= away > FAR * squares[j]
-    return lost
 
 
 @compiled
@@ -146,20 +133,14 @@ def rows_forward(start, stop, rows, out, index, which, gain, shift, second, rest
     number, members, length = rows.dtype.type, index.shape[1], rows.shape[1]
     for k in range(start, stop):
         origin = rows[index[k, 0], 0] if centered else number(0)
-        middle, squares = 0.0, 0.0
-        for _ in range(2):
-            some = squares = 0.0
-            for m in range(members):
-                more = moments(rows[index[k, m]], np.float64(origin) + middle)
-                some += more[0]
-                squares += more[1]
-            if not centered:
-                break
-            away = some / (members * length)
-            squares = squares - some * away if not squares < some * away else 0.0  # nan stays nan
-            middle += away
-            if not some * away > FAR * squares:  # else the origin was too far off
-                break
+        some = squares = 0.0
+        for m in range(members):
+            more = moments(rows[index[k, m]], origin)
+            some += more[0]
+            squares += more[1]
+        middle = some / (members * length) if centered else 0.0
+        away = some * middle if centered else 0.0
+        squares = squares - away if not squares < away else 0.0  # nan stays nan
         second[k], rest[k] = squares / total, middle
         factor, left = number(factor_of(second[k], eps, outside, tiny)), rest[k]
         for m in range(members):
@@ -190,10 +171,7 @@ def columns_forward(start, stop, rows, out, index, which, gain, shift, second, r
                 add_moments(some, squares, row, other, origin)
             else:
                 add_squares(squares, row, other)
-        if settle(some, squares, members):  # origins were too far off
-            squares[:] = 0
-            for m in range(members):
-                add_distances(squares, rows[index[k, m], low:high], origin, some)
+        settle(some, squares, members)
         second[k, low:high], rest[k, low:high] = squares / total, some
         left, factor = rest[k, low:high], np.empty_like(factor)
         factor[:] = factor_of(second[k, low:high], eps, outside, tiny)

@@ -1,6 +1,6 @@
 """Loops over flat parts of gradients, compiled for this processor when they are first called.
 
-`sizes`, `spikes` and `updates` are what methods use; sums go from chunk to chunk in float64.
+`sizes`, `spikes`, `updates` and `squash` are what methods use; sums go from chunk to chunk in float64.
 """
 
 import numpy as np
@@ -49,13 +49,19 @@ def beyond(gradient, v, factor, most):
     return count
 
 
+@compiled
+def toward(old, new, share):
+    """A running value moved by its share, exact at both ends."""
+    return old + share * (new - old) if share < 0.5 else new - (1 - share) * (new - old)
+
+
 @summing
 def enter(gradient, v, share):
     """Moves v toward the squares, and gives their sum."""
     some = gradient.dtype.type(0)
     for j in range(len(gradient)):
         square = gradient[j] * gradient[j]
-        v[j] += share * (square - v[j])
+        v[j] = toward(v[j], square, share)
         some += square
     return some
 
@@ -72,10 +78,9 @@ def spikes_in_chunks(gradient, v, factor, share, most):
             continue
         for j in range(len(part)):
             old = new = part[j]
-            if factor < np.inf and not np.isnan(old):
-                limit = np.sqrt(factor * usual[j])
-                new = max(min(old, limit), -limit)
-            moved = usual[j] + share * (new * new - usual[j])
+            if old * old > factor * usual[j]:
+                new = np.copysign(np.sqrt(factor * usual[j]), old)
+            moved = toward(usual[j], new * new, share)
             usual[j] = moved if moved <= most else usual[j]
             part[j] = new
             before += np.float64(old) * old
@@ -102,7 +107,7 @@ def enter_and_compare(gradient, v, share, least, most):
     some = ratio = gradient.dtype.type(0)
     for j in range(len(gradient)):
         square = gradient[j] * gradient[j]
-        moved = v[j] + share * (square - v[j])
+        moved = toward(v[j], square, share)
         v[j] = moved if moved <= most else v[j]
         some += square
         ratio += square / max(moved, least)
@@ -128,11 +133,14 @@ def updates(gradient, v, share, least):
 
 OVER = 4.89352456e-3, 6.37261929e-4, 1.48572236e-5, 5.12229709e-8, -8.60467152e-11, 2.00018790e-13, -2.76076848e-16
 UNDER = 4.89352519e-3, 2.26843463e-3, 1.18534706e-4, 1.19825840e-6
-"""tanh(x) = x * OVER(x²) / UNDER(x²) to 3e-7 of itself, where x is cut at 7.905: Eigen's polynomials for float32."""
+"""tanh(x) = x * OVER(x²) / UNDER(x²) to 3e-7 of itself, where x is cut at 7.905: Eigen's polynomials for float32.
+
+Below 4e-4, x itself is closer than a float32 can tell.
+"""
 
 
 @compiled
-def bend(values, before, threshold, shrink, over, under, edge):
+def bend(values, before, threshold, shrink, over, under, edge, small):
     """`squash`, with its numbers in the precision of the values."""
     for j in range(len(values)):
         before[j] = values[j]
@@ -141,11 +149,12 @@ def bend(values, before, threshold, shrink, over, under, edge):
         s = cut * cut
         above = over[0] + s * (over[1] + s * (over[2] + s * (over[3] + s * (over[4] + s * (over[5] + s * over[6])))))
         below = under[0] + s * (under[1] + s * (under[2] + s * under[3]))
-        values[j] = x if np.isnan(x) else threshold * (cut * above / below)
+        if abs(x) >= small:  # neither nan
+            values[j] = threshold * (cut * above / below)
 
 
 def squash(values, before, threshold):
     """Makes ``threshold * tanh(values / threshold)`` of a float32 part, after a copy of it."""
     number = values.dtype.type
-    numbers = (tuple(map(number, OVER)), tuple(map(number, UNDER)), number(7.90531111))
+    numbers = (tuple(map(number, OVER)), tuple(map(number, UNDER)), number(7.90531111), number(4e-4))
     bend(values, before, number(threshold), number(1 / threshold), *numbers)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from normcore.core.rows import LARGE, PIECE
 from normcore.core.team import share
@@ -17,19 +18,24 @@ PRECISIONS = (torch.float32, torch.float64)
 
 
 def loops_for(*lists: Sequence[Tensor]) -> ModuleType | None:
-    """The compiled loops, if they can take these lists side by side and that is worth it."""
+    """The compiled loops, if they can take these lists side by side and that is worth it.
+
+    All tensors must be plain ones in memory of their own order, float32 or float64, those of a row alike.
+    """
     rows = list(zip(*lists, strict=True))
     small = sum(row[0].numel() for row in rows) < LARGE
-    if small or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if small or torch.is_grad_enabled() or torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
         return None
     for row in rows:
         for tensor in row:
             if not (
                 tensor.is_cpu
                 and tensor.dtype is row[0].dtype
+                and tensor.shape == row[0].shape
                 and tensor.dtype in PRECISIONS
                 and tensor.is_contiguous()
                 and not tensor.requires_grad
+                and not tensor.is_neg()
                 and type(tensor) is Tensor
                 and not is_functorch_wrapped_tensor(tensor)
             ):

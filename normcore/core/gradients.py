@@ -80,7 +80,8 @@ def norms_of(gradients: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
     if kinds == {wide} and not torch.is_grad_enabled():
         # In memory, row by row is faster for large tensors than what takes all tensors at once.
         large = [g.is_cpu and g.ndim > 1 and g.numel() >= LARGE and g.is_contiguous() for g in full]
-        others = iter(torch._foreach_norm([g for g, alone in zip(full, large, strict=True) if not alone], norm_type))
+        small = [g for g, alone in zip(full, large, strict=True) if not alone]
+        others = iter(torch._foreach_norm(small, norm_type) if small else ())
         found = [
             torch.linalg.vector_norm(torch.linalg.vector_norm(g.flatten(1), norm_type, 1), norm_type)
             if alone
@@ -217,8 +218,7 @@ def replace(
     """Each gradient through a function, together with its entry in each list beside it.
 
     The function gets them in at least float32, and writes into `out` unless that is None. It is called again for the
-    report. A compiled loop can do the same to `Owned` gradients with nothing beside them; it also writes down what they
-    were.
+    report. A compiled loop can do it to `Owned` gradients with nothing beside them; it also writes down what they were.
     """
     if not isinstance(gradients, Owned):
         return [_called(function, *row) for row in zip(gradients, *beside, strict=True)]
@@ -227,6 +227,11 @@ def replace(
     gradients.room[: len(room)] = room
     if loop:
         in_parts(loop, gradients, room)
+
+        def function(before: Tensor, out: None) -> Tensor:
+            after = before.clone()
+            in_parts(loop, [after], [torch.empty_like(after)])
+            return after
     else:
         for gradient, copy, *others in zip(gradients, room, *beside, strict=True):
             copy.copy_(gradient)

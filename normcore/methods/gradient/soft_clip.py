@@ -29,7 +29,8 @@ def soft_clip(
         bent = torch.tanh(torch.div(gradient, threshold, out=out), out=out)
         return torch.mul(bent, threshold, out=out)
 
-    loops = loops_for(gradients) if {gradient.dtype for gradient in gradients} == {torch.float32} else None
+    plain = {gradient.dtype for gradient in gradients} == {torch.float32} and threshold < 1e30
+    loops = loops_for(gradients) if plain else None
     loop = partial(loops.squash, threshold=threshold) if loops else None
     return Normed(replace(gradients, squashed, loop=loop), {})
 

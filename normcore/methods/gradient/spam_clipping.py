@@ -61,19 +61,18 @@ def spam_clipping(
         usual = torch.zeros_like(v) if fresh else v
         y = gradient
         if active:
-            limit = (threshold * usual).sqrt()
-            y = torch.minimum(torch.maximum(gradient, -limit), limit)
+            most = threshold * usual
+            y = torch.where(gradient.square() > most, most.sqrt().copysign(gradient), gradient)
         moved = torch.lerp(usual, y.detach().square().to(v), 1 - beta2)
         return y, torch.where(moved.isfinite(), moved, usual)
 
-    limits = [(threshold * v).sqrt() if active else torch.full_like(v, torch.inf) for v in known[:1]]
-    loops = loops_for(gradients, known) if isinstance(gradients, Owned) else None
-    if loops and isinstance(gradients, Owned):
+    if isinstance(gradients, Owned) and (loops := loops_for(gradients, known)):
         if fresh:
             torch._foreach_zero_(known)
         cut = partial(loops.spikes, factor=threshold if active else math.inf, share=1 - beta2)
         gradients.change = replaced(in_parts(cut, gradients, known))
-        return Normed(gradients, {"limit": limits}, {"step": step, "v": known})
+        return Normed(gradients, {}, {"step": step, "v": known})
+    limits = [(threshold * v).sqrt() if active else torch.full_like(v, torch.inf) for v in known[:1]]
     y, v = replace_once(gradients, clip, known)
     return Normed(y, {"limit": limits}, {"step": step, "v": v})
 

@@ -56,8 +56,9 @@ def update_rms_clipping(
     loops = loops_for(gradients, known) if isinstance(gradients, Owned) else None  # a clipper's memory is its own
     if loops:
         move = partial(loops.updates, share=1 - beta, least=least)
-        sums = summed(in_parts(move, gradients, known), 2).to(max((v.dtype for v in known), key=lambda d: d.itemsize))
-        norms, ratios, kept = sums[:, 0].sqrt(), list(sums[:, 1]), known
+        sums = summed(in_parts(move, gradients, known), 2)
+        wide = max((v.dtype for v in known), key=lambda dtype: dtype.itemsize)
+        norms, ratios, kept = sums[:, 0].sqrt().to(wide), list(sums[:, 1].to(wide)), known
     else:
         norms, ratios, kept = norms_of(gradients), [], []
         for gradient, old in zip(gradients, known, strict=True):
