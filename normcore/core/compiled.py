@@ -74,7 +74,7 @@ def add_moments(some, squares, row, other, origin):
 def add_squares(squares, row, other):
     """The squares of each column of two rows, added to what is there."""
     for j in range(len(row)):
-        squares[j] += np.float64(row[j]) * row[j] + np.float64(other[j]) * other[j]
+        squares[j] += row[j] * row[j] + other[j] * other[j]
 
 
 @compiled

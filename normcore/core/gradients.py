@@ -90,7 +90,8 @@ def norms_of(gradients: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
         ]
     else:
         found = [torch.linalg.vector_norm(widen(gradient), norm_type) for gradient in full]
-    return torch.stack([norm.to(found[0].device, wide) for norm in found])
+    together = kinds == {wide} and len({norm.device for norm in found}) == 1
+    return torch.stack(found if together else [norm.to(found[0].device, wide) for norm in found])
 
 
 def sizes_of(gradients: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
