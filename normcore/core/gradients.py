@@ -169,8 +169,8 @@ def multiply(gradients: list[Tensor], factors: Any, norms: Any, norm_type: float
     if not isinstance(gradients, Owned):
         return [_scaled(g, f).to(g.dtype) for g, f in zip(gradients, each, strict=True)]
     groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
-    for index, gradient in enumerate(gradients):
-        groups.setdefault((gradient.device, gradient.dtype), []).append(index)
+    for index in reversed(range(len(gradients))):  # the last ones, whose norms were taken last, are still in the cache
+        groups.setdefault((gradients[index].device, gradients[index].dtype), []).append(index)
     for (device, dtype), indices in groups.items():
         chosen = [gradients[i] for i in indices]
         if dtype in (torch.float16, torch.bfloat16):

@@ -28,8 +28,8 @@ def adaptive_gradient_clipping(
     Shapes: any list of tensors, the parameters alike. Units: those of the gradient.
     Source: Brock, De, Smith and Simonyan 2021, arXiv:2102.06171.
     """
-    norms = unit_norms(gradients)
     weights = unit_norms(parameters_or_zeros(parameters, gradients))
+    norms = unit_norms(gradients)
     scales: list[Tensor] = []
     if gradients:  # one call for all: operations on so few numbers take longer to call than to do
         lengths = [weight.to(norm) for weight, norm in zip(weights, norms, strict=True)]

@@ -47,7 +47,7 @@ def lamb_trust_ratio(
         sums = [
             torch.add(widen(g), w.to(widen(g)), alpha=weight_decay) for g, w in zip(gradients, weights, strict=True)
         ]
-    norms, lengths = norms_of(sums), norms_of(weights)
+    lengths, norms = norms_of(weights), norms_of(sums)
     there = (norms > 0) & (lengths.to(norms) > 0)
     scales = torch.where(there, lengths.to(norms) / torch.where(there, norms, 1.0), 1.0)
     scales = scales.clamp(max=torch.inf if max_ratio is None else max_ratio)

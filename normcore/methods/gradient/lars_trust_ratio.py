@@ -36,7 +36,7 @@ def lars_trust_ratio(
     Source: You, Gitman and Ginsburg 2017, arXiv:1708.03888.
     """
     weights = parameters_or_zeros(parameters, gradients)
-    norms, lengths = norms_of(gradients), norms_of(weights)
+    lengths, norms = norms_of(weights), norms_of(gradients)
     sums = norms + weight_decay * lengths.to(norms)
     there = (norms > 0) & (lengths.to(norms) > 0)
     scales = torch.where(there, trust_coefficient * lengths.to(norms) / torch.where(there, sums, 1.0), 1.0)

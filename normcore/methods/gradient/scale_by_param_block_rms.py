@@ -21,7 +21,7 @@ def scale_by_param_block_rms(
     Shapes: any list of tensors, the parameters alike. Units: those of the gradient times those of the weights.
     Source: Shazeer and Stern 2018, arXiv:1804.04235, section 8.
     """
-    norms, lengths = norms_of(gradients), norms_of(parameters_or_zeros(parameters, gradients))
+    lengths, norms = norms_of(parameters_or_zeros(parameters, gradients)), norms_of(gradients)
     squares = lengths.square() / lengths.new_tensor([max(1, gradient.numel()) for gradient in gradients])
     scales = squares.sqrt().clamp(min=min_scale).to(norms)
     stats = {"parameter_mean_square": list(squares.detach()), "scale": list(scales.detach())}
