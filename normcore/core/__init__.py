@@ -29,6 +29,7 @@ from normcore.core.gradients import (
     summed,
     total,
     unit_norms,
+    widest,
 )
 from normcore.core.memory import moved_toward, recalled
 from normcore.core.method import EMPTY, Method, bounds_of
@@ -148,4 +149,5 @@ __all__ = [
     "variance",
     "whiten",
     "widen",
+    "widest",
 ]

@@ -78,6 +78,14 @@ def add_squares(squares, row, other):
 
 
 @compiled
+def tile_at(unit, length, tile):
+    """Which line of the index a tile belongs to, and from which to which column it reaches."""
+    tiles = -(-length // tile)
+    low = unit % tiles * tile
+    return unit // tiles, low, min(low + tile, length)
+
+
+@compiled
 def settle(some, squares, members):
     """Turns the sums of columns into means, and into sums of squares about them."""
     for j in range(len(some)):
@@ -158,12 +166,11 @@ def columns_forward(start, stop, rows, out, index, which, gain, shift, second, r
     """The tiles from start to stop, each so many columns of the rows in one line of the index."""
     eps, total, centered, outside, tiny = rule
     number, members, length = rows.dtype.type, index.shape[1], rows.shape[1]
-    tiles = -(-length // tile)
     for unit in range(start, stop):
-        k, low = unit // tiles, unit % tiles * tile
-        high = min(low + tile, length)
-        some, squares, factor = np.zeros(high - low), np.zeros(high - low), np.zeros(high - low, rows.dtype)
-        origin = rows[index[k, 0], low:high] if centered else factor
+        k, low, high = tile_at(unit, length, tile)
+        some, squares, left = np.zeros(high - low), np.zeros(high - low), rest[k, low:high]
+        zeros, factor = np.zeros_like(left), np.empty_like(left)
+        origin = rows[index[k, 0], low:high] if centered else zeros
         for m in range(0, members, 2):
             row = rows[index[k, m], low:high]
             other = rows[index[k, m + 1], low:high] if m + 1 < members else origin  # which adds nothing
@@ -172,8 +179,7 @@ def columns_forward(start, stop, rows, out, index, which, gain, shift, second, r
             else:
                 add_squares(squares, row, other)
         settle(some, squares, members)
-        second[k, low:high], rest[k, low:high] = squares / total, some
-        left, factor = rest[k, low:high], np.empty_like(factor)
+        second[k, low:high], left[:] = squares / total, some
         factor[:] = factor_of(second[k, low:high], eps, outside, tiny)
         for m in range(members):
             i, w = index[k, m], which[k, m]
@@ -228,13 +234,11 @@ def columns_backward(start, stop, slopes, rows, out, index, which, gain, by_gain
     """The gradient of the tiles from start to stop; that of gain and shift is added to what is there."""
     eps, total, centered, outside, tiny = rule
     number, members, length = rows.dtype.type, index.shape[1], rows.shape[1]
-    tiles = -(-length // tile)
     for unit in range(start, stop):
-        k, low = unit // tiles, unit % tiles * tile
-        high = min(low + tile, length)
+        k, low, high = tile_at(unit, length, tile)
         some, along, left = np.zeros(high - low), np.zeros(high - low), rest[k, low:high]
-        factor, share, part = np.empty_like(left), np.empty_like(left), np.zeros_like(left)
-        origin = rows[index[k, 0], low:high] if centered else part
+        factor, share, part = np.empty_like(left), np.empty_like(left), np.empty_like(left)
+        origin = rows[index[k, 0], low:high] if centered else np.zeros_like(left)
         factor[:] = factor_of(second[k, low:high], eps, outside, tiny)
         for m in range(members):
             i, w = index[k, m], which[k, m]
@@ -253,7 +257,6 @@ def columns_backward(start, stop, slopes, rows, out, index, which, gain, by_gain
         along *= factor * factor / total
         if outside:  # the root alone answers to the values, not the eps beside it
             along /= factor * np.sqrt(np.maximum(second[k, low:high], tiny))
-        part = np.empty_like(left)
         share[:], part[:] = along, some * (centered / members)
         for m in range(members):
             i, w = index[k, m], which[k, m]

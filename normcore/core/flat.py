@@ -9,12 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from normcore.core.rows import LARGE, PIECE
-from normcore.core.team import share
-
-PRECISIONS = (torch.float32, torch.float64)
+from normcore.core.rows import LARGE, readable, unwatched
+from normcore.core.team import share, threads_for
 
 
 def loops_for(*lists: Sequence[Tensor]) -> ModuleType | None:
@@ -24,19 +21,15 @@ def loops_for(*lists: Sequence[Tensor]) -> ModuleType | None:
     """
     rows = list(zip(*lists, strict=True))
     small = sum(row[0].numel() for row in rows) < LARGE
-    if small or torch.is_grad_enabled() or torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
+    if small or torch.is_grad_enabled() or not unwatched():
         return None
     for row in rows:
         for tensor in row:
             if not (
-                tensor.is_cpu
-                and tensor.dtype is row[0].dtype
+                readable(tensor, row[0].dtype)
                 and tensor.shape == row[0].shape
-                and tensor.dtype in PRECISIONS
                 and tensor.is_contiguous()
                 and not tensor.requires_grad
-                and not tensor.is_neg()
-                and type(tensor) is Tensor
                 and not is_functorch_wrapped_tensor(tensor)
             ):
                 return None
@@ -59,5 +52,5 @@ def in_parts(loop: Callable[..., Any], *lists: Sequence[Tensor]) -> list[list[An
                 found[i][low] = loop(*(array[low:high] for array in arrays[i]))
             i += 1
 
-    share(work, starts[-1], max(1, min(torch.get_num_threads(), starts[-1] // PIECE)))
+    share(work, starts[-1], threads_for(starts[-1]))
     return [[result for _, result in sorted(parts.items())] for parts in found]

@@ -7,6 +7,7 @@ gradients: the same two functions then overwrite them, and write down what the c
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -70,12 +71,16 @@ class Examples(Owned):
     """Gradients of single examples (n ...): they are added up as they are clipped."""
 
 
+def widest(tensors: Sequence[Tensor]) -> torch.dtype:
+    """The precision in which statistics of all of them are: at least float32."""
+    return torch.float64 if torch.float64 in {tensor.dtype for tensor in tensors} else torch.float32
+
+
 def norms_of(gradients: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
     """The norm of each gradient, as one vector in at least float32; 0 for a gradient without elements."""
     if not gradients:
         return torch.zeros(0)
-    kinds = {gradient.dtype for gradient in gradients}
-    wide = torch.float64 if torch.float64 in kinds else torch.float32
+    kinds, wide = {gradient.dtype for gradient in gradients}, widest(gradients)
     full = [gradient if gradient.numel() else gradient.new_zeros(1) for gradient in gradients]
     if kinds == {wide} and not torch.is_grad_enabled():
         # In memory, row by row is faster for large tensors than what takes all tensors at once.
@@ -104,7 +109,7 @@ def sizes_of(gradients: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         return norms, torch.stack([value.to(norms) for value in largest]) if largest else norms
     found = in_parts(loops.sizes, gradients)
     sums = [sum(squares for squares, _ in parts) for parts in found]
-    wide = torch.float64 if torch.float64 in {g.dtype for g in gradients} else torch.float32
+    wide = widest(gradients)
     high = [
         math.nan if math.isnan(squares) else max((value for _, value in parts), default=0.0)
         for squares, parts in zip(sums, found, strict=True)
@@ -228,11 +233,7 @@ def replace(
     gradients.room[: len(room)] = room
     if loop:
         in_parts(loop, gradients, room)
-
-        def function(before: Tensor, out: None) -> Tensor:
-            after = before.clone()
-            in_parts(loop, [after], [torch.empty_like(after)])
-            return after
+        function = partial(_looped, loop)
     else:
         for gradient, copy, *others in zip(gradients, room, *beside, strict=True):
             copy.copy_(gradient)
@@ -242,6 +243,13 @@ def replace(
                 gradient.copy_(_called(function, copy, *others))
     gradients.change = Repeatable(room, function, beside)
     return gradients
+
+
+def _looped(loop: Callable[..., None], before: Tensor, out: None) -> Tensor:
+    """What a loop makes of a gradient, which is left alone."""
+    after = before.clone()
+    in_parts(loop, [after], [torch.empty_like(after)])
+    return after
 
 
 def _called(function: Callable[..., Tensor], gradient: Tensor, *beside: Tensor) -> Tensor:

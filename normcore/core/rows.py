@@ -9,15 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from normcore.core.team import share
+from normcore.core.team import share, threads_for
 
 if TYPE_CHECKING:
     from normcore.core.scaling import Recipe
 
 LARGE = 2**18
 """Elements from which a tensor is worth compiled loops: fewer stay in the cache between PyTorch's own steps."""
-PIECE = 2**19
-"""Elements that are worth handing to another thread."""
 SHORT = 16
 """Values in a row that are too few for a loop of their own."""
 TILES = 64, 4096
@@ -28,19 +26,25 @@ Shape = tuple[int, ...]
 Loop = Callable[..., None]
 
 
+def unwatched() -> bool:
+    """Whether nobody is recording PyTorch's operations, who would miss what loops do."""
+    return not (torch.compiler.is_compiling() or torch.jit.is_tracing() or is_in_torch_dispatch_mode())
+
+
+def readable(t: Tensor, dtype: torch.dtype) -> bool:
+    """Whether loops can read the numbers of a tensor, which are of a precision."""
+    return (
+        t.is_cpu
+        and t.dtype is dtype
+        and dtype in (torch.float32, torch.float64)
+        and type(t) in (Tensor, nn.Parameter)
+        and not t.is_neg()
+    )
+
+
 def compilable(x: Tensor, *others: Tensor) -> bool:
     """Whether compiled loops can take a tensor, with those beside it, and whether that is worth it."""
-    return (
-        x.numel() > LARGE
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
-        and not is_in_torch_dispatch_mode()
-        and all(
-            t.is_cpu and t.dtype is x.dtype and type(t) in (Tensor, nn.Parameter) and not t.is_neg()
-            for t in (x, *others)
-        )
-        and x.dtype in (torch.float32, torch.float64)
-    )
+    return x.numel() > LARGE and unwatched() and all(readable(t, x.dtype) for t in (x, *others))
 
 
 class Rows(NamedTuple):
@@ -127,7 +131,7 @@ def _seen(recipe: "Recipe", x: Tensor, weight: Tensor | None, bias: Tensor | Non
     """The rows, and how many threads work on them."""
     given = [p.shape for p in (weight, bias) if p is not None]
     gained = tuple(map(max, zip(*given, (1,) * x.ndim, strict=True)))
-    return rows_of(x.shape, x.stride(), recipe.dims, gained), max(1, min(torch.get_num_threads(), x.numel() // PIECE))
+    return rows_of(x.shape, x.stride(), recipe.dims, gained), threads_for(x.numel())
 
 
 def forward(recipe: "Recipe", x: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, ...] | None:

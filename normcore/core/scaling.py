@@ -96,6 +96,17 @@ def _centered(recipe: Recipe, x: Tensor, rest: Sequence[Tensor]) -> Tensor:
     return x - _origin(recipe, x) - rest[0] if rest else x
 
 
+def _turned(recipe: Recipe, change: Tensor, unit: Tensor, scale: Tensor, second: Tensor) -> Tensor:
+    """How normalized values move as x does, and how x feels their slopes: the Jacobian is symmetric."""
+    along = (change * unit).sum(recipe.dims, keepdim=True) / recipe.total
+    if recipe.outside:  # the root alone answers to x, not the eps beside it
+        along = along / (scale * root(second))
+    change = change - unit * along
+    if recipe.centered:
+        change = change - change.mean(recipe.dims, keepdim=True)
+    return change * scale
+
+
 def _gradient(
     recipe: Recipe, g: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, second: Tensor, *rest: Tensor
 ) -> tuple[Tensor | None, ...]:
@@ -104,14 +115,7 @@ def _gradient(
     unit = _centered(recipe, x, rest) * scale
     by_weight = None if weight is None else (g * unit).sum_to_size(weight.shape)
     by_bias = None if bias is None else g.sum_to_size(bias.shape)
-    g = g if weight is None else g * weight
-    slope = (g * unit).sum(recipe.dims, keepdim=True) / recipe.total
-    if recipe.outside:  # the root alone answers to x, not the eps beside it
-        slope = slope / (scale * root(second))
-    g = g - unit * slope
-    if rest:
-        g = g - g.mean(recipe.dims, keepdim=True)
-    return g * scale, by_weight, by_bias
+    return _turned(recipe, g if weight is None else g * weight, unit, scale, second), by_weight, by_bias
 
 
 def _tangent(recipe: Recipe, primals: Sequence[Any], tangents: Sequence[Any], second: Tensor, *rest: Tensor) -> Tensor:
@@ -119,13 +123,7 @@ def _tangent(recipe: Recipe, primals: Sequence[Any], tangents: Sequence[Any], se
     (x, weight, _), (by_x, by_weight, by_bias) = primals, tangents
     scale = recipe.scale(second)
     unit = _centered(recipe, x, rest) * scale
-    moved = torch.zeros_like(unit)
-    if by_x is not None:
-        away = by_x - by_x.mean(recipe.dims, keepdim=True) if rest else by_x
-        slope = (away * unit).sum(recipe.dims, keepdim=True) / recipe.total
-        if recipe.outside:
-            slope = slope / (scale * root(second))
-        moved = (away - unit * slope) * scale
+    moved = torch.zeros_like(unit) if by_x is None else _turned(recipe, by_x, unit, scale, second)
     moved = moved if weight is None else moved * weight
     moved = moved if by_weight is None else moved + unit * by_weight
     return moved if by_bias is None else moved + by_bias
@@ -155,7 +153,7 @@ class _Compiled(torch.autograd.Function):
         ctx.recipe, x, weight, bias = inputs
         ctx.mark_non_differentiable(*output[1:])
         ctx.save_for_backward(x, weight, bias, *output[1:])
-        ctx.save_for_forward(x, weight, bias, *output[1:])
+        ctx.save_for_forward(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
@@ -170,9 +168,8 @@ class _Compiled(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
-        x, weight, bias, *statistics = ctx.saved_tensors
-        statistics = _formula(ctx.recipe, x, weight, bias)[1:]  # it may be differentiated itself
-        return _tangent(ctx.recipe, (x, weight, bias), tangents, *statistics), *(None for _ in statistics)
+        statistics = _formula(ctx.recipe, *ctx.saved_tensors)[1:]  # they may be differentiated themselves
+        return _tangent(ctx.recipe, ctx.saved_tensors, tangents, *statistics), *(None for _ in statistics)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *inputs: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:

@@ -9,7 +9,15 @@ from typing import Any
 
 import torch
 
+PIECE = 2**19
+"""Elements that are worth handing to another thread."""
+
 Work = Callable[[int, int, int], Any]
+
+
+def threads_for(elements: int) -> int:
+    """How many threads are worth waking for so many elements."""
+    return max(1, min(torch.get_num_threads(), elements // PIECE))
 
 
 def share(work: Work, total: int, threads: int) -> None:

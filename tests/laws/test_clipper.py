@@ -11,7 +11,7 @@ from torch import nn
 
 from normcore import METHODS, NormcoreError, clipper
 from normcore.core import flat as flat_lists
-from normcore.core import gradients
+from normcore.core import gradients, team
 from normcore.methods.gradient import spam_clipping, update_rms_clipping
 
 SHAPES = ((3,), (2, 3), (), (2, 1, 3), (4,))
@@ -75,7 +75,7 @@ def looped(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     parts: list[int] = []
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(flat_lists, "LARGE", 1000)
-    monkeypatch.setattr(flat_lists, "PIECE", 1000)
+    monkeypatch.setattr(team, "PIECE", 1000)
     for module in (gradients, update_rms_clipping, spam_clipping):
 
         def counted(*given: object, of: Callable[..., list[list[object]]] = module.in_parts) -> list[list[object]]:

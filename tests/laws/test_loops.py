@@ -37,8 +37,9 @@ in_loops = pytest.mark.parametrize(
 def loops(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The laws' tensors are large enough for the compiled loops, on two threads; and which loops were called."""
     seen: list[str] = []
-    for name, value in {"LARGE": 4, "SHORT": 1, "PIECE": 16, "TILES": (2, 7)}.items():
+    for name, value in {"LARGE": 4, "SHORT": 1, "TILES": (2, 7)}.items():
         monkeypatch.setattr(rows, name, value)
+    monkeypatch.setattr(team, "PIECE", 16)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
 
     def counted(name: str) -> None:

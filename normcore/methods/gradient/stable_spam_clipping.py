@@ -23,6 +23,7 @@ from normcore.core import (
     recalled,
     sizes_of,
     widen,
+    widest,
 )
 
 Share = Annotated[float, Range(0.0, 0.9999, usual=(0.0, 0.999))]
@@ -61,8 +62,8 @@ def stable_spam_clipping(
     maximum, m, v = (numbers_of(memory, largest) for memory in memories)
     maximum = torch.where(largest.isfinite(), theta * maximum + (1 - theta) * largest.detach(), maximum)
     limits = maximum / (1 - theta**step)
-    widest = max((g.dtype for g in full), key=lambda dtype: dtype.itemsize)
-    spiking = (largest > limits.to(widest)) | ~largest.isfinite()
+    wide = widest(gradients)
+    spiking = (largest > limits.to(wide)) | ~largest.isfinite()
     cut = spiking.tolist() if spiking.is_cpu else [True] * len(full)  # a device is not waited for
     sizes = [g.abs() if spikes else None for g, spikes in zip(full, cut, strict=True)]
     shares = [
@@ -77,8 +78,8 @@ def stable_spam_clipping(
     v = torch.where(active, gamma2 * v + (1 - gamma2) * norms.detach().square(), v)
     wanted = (m / (1 - gamma1**step)) / ((v / (1 - gamma2**step)).sqrt() + eps)
     scales = torch.where(active, wanted / torch.where(active, norms, 1.0), 1.0)
-    factors: Any = scales.to(widest)
-    lengths: Any = norms.to(widest)
+    factors: Any = scales.to(wide)
+    lengths: Any = norms.to(wide)
     if any(cut):
         factors = [
             scale.to(g) if share is None else torch.where(moves.to(g.device), share * scale.to(g), 1.0)

@@ -26,6 +26,7 @@ from normcore.core import (
     recalled,
     summed,
     widen,
+    widest,
 )
 
 
@@ -57,7 +58,7 @@ def update_rms_clipping(
     if loops:
         move = partial(loops.updates, share=1 - beta, least=least)
         sums = summed(in_parts(move, gradients, known), 2)
-        wide = max((v.dtype for v in known), key=lambda dtype: dtype.itemsize)
+        wide = widest(known)
         norms, ratios, kept = sums[:, 0].sqrt().to(wide), list(sums[:, 1].to(wide)), known
     else:
         norms, ratios, kept = norms_of(gradients), [], []
