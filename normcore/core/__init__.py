@@ -5,7 +5,7 @@ from normcore.core.context import along_samples, chosen_rows, standardize_counte
 from normcore.core.domains import FLAG, Divides, Domain, OneOf, Range
 from normcore.core.errors import NormcoreError
 from normcore.core.facts import Identity, Normed, Paper, Param
-from normcore.core.flat import in_parts, loops_for
+from normcore.core.flat import in_parts, in_turn, loops_for
 from normcore.core.gradients import (
     Examples,
     Multiplied,
@@ -17,7 +17,7 @@ from normcore.core.gradients import (
     generator,
     inverse,
     multiply,
-    multiply_decayed,
+    multiply_in_turn,
     norms_of,
     numbers_of,
     parameters_or_zeros,
@@ -26,7 +26,6 @@ from normcore.core.gradients import (
     replaced,
     shortening,
     sizes_of,
-    summed,
     total,
     unit_norms,
     widest,
@@ -55,6 +54,7 @@ from normcore.core.statistics import (
     widen,
 )
 from normcore.core.switching import switch, switching_code
+from normcore.core.trust import multiply_by_trust
 from normcore.core.whitening import RUNNING_WHITENING, InverseRoot, whiten
 from normcore.core.window import Window
 
@@ -117,11 +117,13 @@ __all__ = [
     "generator",
     "in_front",
     "in_parts",
+    "in_turn",
     "inverse",
     "loops_for",
     "moved_toward",
     "multiply",
-    "multiply_decayed",
+    "multiply_by_trust",
+    "multiply_in_turn",
     "new_tensor",
     "norms_of",
     "numbers_of",
@@ -140,7 +142,6 @@ __all__ = [
     "sizes_of",
     "standardize",
     "standardize_counted",
-    "summed",
     "switch",
     "switching_code",
     "total",

@@ -1,14 +1,101 @@
-"""Loops over flat parts of gradients, compiled for this processor when they are first called.
+"""Loops over lists of gradients, compiled for this processor when they are first called.
 
-`sizes`, `spikes`, `updates` and `squash` are what methods use; sums go from chunk to chunk in float64.
+`sizes`, `spikes` and `squash` take what lies from an element to another, all tensors being laid end to end. Those that
+get an `order` take whole tensors, unit by unit: they multiply each by a factor, and find its norm before, the factor,
+and one number more. Sums go from chunk to chunk in float64.
 """
 
+from typing import Any
+
 import numpy as np
+from numba import carray, types
+from numba.extending import intrinsic
 
 from normcore.core.compiled import compiled, summing
 
 CHUNK = 4096
 """Values summed in their own precision, before the sum goes on in float64."""
+
+
+@intrinsic
+def pointer(context: Any, address: Any, like: Any) -> Any:
+    """A pointer to numbers like those of an array."""
+    kind = types.CPointer(like.dtype)
+
+    def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(kind))
+
+    return kind(address, like), generate
+
+
+@compiled
+def part(lists, i, column, low, high):
+    """A part of a tensor of a list."""
+    return carray(pointer(lists.addresses[i, column], lists.like), (high,))[low:high]  # type: ignore[call-arg]
+
+
+@compiled
+def between(starts, start, stop):
+    """The first tensor that reaches from an element to another, and the one after the last."""
+    return np.searchsorted(starts, start, side="right") - 1, np.searchsorted(starts, stop)
+
+
+@compiled
+def overlap(lists, i, column, start, stop):
+    """What lies from an element to another of a tensor of a list."""
+    begin, end = lists.starts[i], lists.starts[i + 1]
+    return part(lists, i, column, max(start, begin) - begin, min(stop, end) - begin)
+
+
+@compiled
+def units_of(order, lists, firsts):
+    """The number of each unit of some tensors, its tensor, and from where to where it lies there (units 4)."""
+    found = np.empty((np.sum(firsts[order + 1] - firsts[order]), 4), np.int64)
+    k = 0
+    for i in order:
+        count = firsts[i + 1] - firsts[i]
+        length = (lists.starts[i + 1] - lists.starts[i]) // max(1, count)
+        for number in range(count):
+            found[k] = firsts[i] + number, i, number * length, (number + 1) * length
+            k += 1
+    return found
+
+
+@compiled
+def pair(lists, unit):
+    """What both lists have of a unit."""
+    return part(lists, unit[1], 0, unit[2], unit[3]), part(lists, unit[1], 1, unit[2], unit[3])
+
+
+@summing
+def squares_of(values):
+    """The sum of squares of a chunk."""
+    some = values.dtype.type(0)
+    for j in range(len(values)):
+        some += values[j] * values[j]
+    return some
+
+
+@compiled
+def squares_in_chunks(values):
+    """The sum of squares."""
+    some = 0.0
+    for begin in range(0, len(values), CHUNK):
+        some += squares_of(values[begin : begin + CHUNK])
+    return some
+
+
+@compiled
+def finish(row, gradient, norm, factor, other):
+    """Writes down what was found, and multiplies a gradient from its end, which was read last, to its beginning."""
+    number = gradient.dtype.type(factor)
+    row[0], row[1], row[2] = norm, number, other
+    if number == 1:
+        return
+    for end in range(len(gradient), 0, -CHUNK):
+        chunk = gradient[max(0, end - CHUNK) : end]
+        for j in range(len(chunk)):
+            chunk[j] *= number
 
 
 @summing
@@ -22,21 +109,18 @@ def sum_and_largest(values, bits, unsigned):
 
 
 @compiled
-def sizes_in_chunks(values, bits, unsigned):
-    """`sum_and_largest` of a part."""
-    squares, largest = 0.0, bits.dtype.type(0)
-    for begin in range(0, len(values), CHUNK):
-        some, high = sum_and_largest(values[begin : begin + CHUNK], bits[begin : begin + CHUNK], unsigned)
-        squares += some
-        largest = max(largest, high)
-    return squares, largest
-
-
-def sizes(values):
-    """The sum of squares and the largest absolute value of a part; nan where there is one."""
-    bits = values.view(f"i{values.itemsize}")
-    squares, largest = sizes_in_chunks(values, bits, bits.dtype.type(np.iinfo(bits.dtype).max))
-    return squares, float(np.asarray(largest, bits.dtype).view(values.dtype))
+def sizes(start, stop, lists, found, bits):
+    """The sum of squares and the largest absolute value, nan where there is one; `bits` are whole numbers as wide."""
+    first, last = between(lists.starts, start, stop)
+    for i in range(first, last):
+        values = overlap(lists, i, 0, start, stop)
+        largest = np.zeros(1, bits.dtype)
+        for begin in range(0, len(values), CHUNK):
+            chunk = values[begin : begin + CHUNK]
+            some, most = sum_and_largest(chunk, chunk.view(bits.dtype), np.iinfo(bits.dtype).max)
+            found[i, 0] += some
+            largest[0] = max(largest[0], most)
+        found[i, 1] = np.maximum(found[i, 1], largest.view(values.dtype)[0])
 
 
 @summing
@@ -67,43 +151,48 @@ def enter(gradient, v, share):
 
 
 @compiled
-def spikes_in_chunks(gradient, v, factor, share, most):
-    """`spikes` of a part."""
-    before, after, apart, together, changed = 0.0, 0.0, 0.0, 0.0, 0
-    for begin in range(0, len(gradient), CHUNK):
-        part, usual = gradient[begin : begin + CHUNK], v[begin : begin + CHUNK]
-        if not beyond(part, usual, factor, most):  # as nearly always
-            squares = enter(part, usual, share)
-            before, after, together = before + squares, after + squares, together + squares
-            continue
-        for j in range(len(part)):
-            old = new = part[j]
-            if old * old > factor * usual[j]:
-                new = np.copysign(np.sqrt(factor * usual[j]), old)
-            moved = toward(usual[j], new * new, share)
-            usual[j] = moved if moved <= most else usual[j]
-            part[j] = new
-            before += np.float64(old) * old
-            after += np.float64(new) * new
-            apart += np.float64(old - new) * (old - new)
-            together += np.float64(old) * new
-            changed += new != old and not np.isnan(old)
-    return before, after, apart, together, changed
+def cut(part, usual, factor, share, most, row):
+    """`spikes` of a chunk that has one."""
+    for j in range(len(part)):
+        old = new = part[j]
+        if old * old > factor * usual[j]:
+            new = np.copysign(np.sqrt(factor * usual[j]), old)
+        moved = toward(usual[j], new * new, share)
+        usual[j] = moved if moved <= most else usual[j]
+        part[j] = new
+        row[0] += np.float64(old) * old
+        row[1] += np.float64(new) * new
+        row[2] += np.float64(old - new) * (old - new)
+        row[3] += np.float64(old) * new
+        row[4] += new != old and not np.isnan(old)
 
 
-def spikes(gradient, v, factor, share):
-    """Cuts a part to the root of a multiple of v (not, if the factor is infinite), then moves v toward its squares.
+@compiled
+def spikes(start, stop, lists, found, factor, share):
+    """Cuts values to the root of a multiple of v (not, if the factor is infinite), then moves v toward their squares.
 
-    A square that is not finite does not enter v. Gives the sums of squares before, after and of the difference, of
+    A square that is not finite does not enter v. Finds the sums of squares before, after and of the difference, of
     products, and how many elements changed.
     """
-    number = gradient.dtype.type
-    return spikes_in_chunks(gradient, v, number(factor), number(share), np.finfo(number).max)
+    number, most = lists.like.dtype.type, np.finfo(lists.like.dtype).max
+    factor, share = number(factor), number(share)
+    first, last = between(lists.starts, start, stop)
+    for i in range(first, last):
+        gradient, v, row = overlap(lists, i, 0, start, stop), overlap(lists, i, 1, start, stop), found[i]
+        for begin in range(0, len(gradient), CHUNK):
+            some, usual = gradient[begin : begin + CHUNK], v[begin : begin + CHUNK]
+            if beyond(some, usual, factor, most):
+                cut(some, usual, factor, share, most, row)
+            else:  # as nearly always
+                squares = enter(some, usual, share)
+                row[0] += squares
+                row[1] += squares
+                row[3] += squares
 
 
 @summing
 def enter_and_compare(gradient, v, share, least, most):
-    """`updates` of a chunk."""
+    """Moves v toward the squares where it stays finite; the sums of squares, and of squares / max(moved v, least)."""
     some = ratio = gradient.dtype.type(0)
     for j in range(len(gradient)):
         square = gradient[j] * gradient[j]
@@ -115,46 +204,125 @@ def enter_and_compare(gradient, v, share, least, most):
 
 
 @compiled
-def updates_in_chunks(gradient, v, share, least, most):
-    """`enter_and_compare` of a part."""
-    squares = ratios = 0.0
-    for begin in range(0, len(gradient), CHUNK):
-        part = enter_and_compare(gradient[begin : begin + CHUNK], v[begin : begin + CHUNK], share, least, most)
-        squares += part[0]
-        ratios += part[1]
-    return squares, ratios
+def updates(order, lists, firsts, found, share, least, threshold):
+    """Moves v, then shortens what has a mean ratio of squares to v (found) above the square of the threshold."""
+    number, most = lists.like.dtype.type, np.finfo(lists.like.dtype).max
+    for unit in units_of(order, lists, firsts):
+        gradient, v = pair(lists, unit)
+        squares = ratios = 0.0
+        for begin in range(0, len(gradient), CHUNK):
+            chunk, usual = gradient[begin : begin + CHUNK], v[begin : begin + CHUNK]
+            some, ratio = enter_and_compare(chunk, usual, number(share), number(least), most)
+            squares += some
+            ratios += ratio
+        ratio = ratios / max(1, len(gradient))
+        factor = 1 / np.maximum(np.sqrt(ratio) / threshold, 1.0)
+        finish(found[unit[0]], gradient, np.sqrt(squares), factor, ratio)
 
 
-def updates(gradient, v, share, least):
-    """Moves v toward the squares where it stays finite; the sums of squares, and of squares / max(moved v, least)."""
-    number = gradient.dtype.type
-    return updates_in_chunks(gradient, v, number(share), number(least), np.finfo(number).max)
+@compiled
+def trust(order, lists, firsts, found, coefficient, most):
+    """Multiplies by ``coefficient * ‖weights‖ (found) / ‖gradient‖``, at most so much; 1 where a norm is 0 or nan."""
+    for unit in units_of(order, lists, firsts):
+        gradient, weights = pair(lists, unit)
+        size, norm = np.sqrt(squares_in_chunks(weights)), np.sqrt(squares_in_chunks(gradient))
+        factor = np.minimum(coefficient * size / norm if size > 0 and norm > 0 else 1.0, most)
+        finish(found[unit[0]], gradient, norm, factor, size)
 
 
-OVER = 4.89352456e-3, 6.37261929e-4, 1.48572236e-5, 5.12229709e-8, -8.60467152e-11, 2.00018790e-13, -2.76076848e-16
-UNDER = 4.89352519e-3, 2.26843463e-3, 1.18534706e-4, 1.19825840e-6
-"""tanh(x) = x * OVER(x²) / UNDER(x²) to 3e-7 of itself, where x is cut at 7.905: Eigen's polynomials for float32.
+@compiled
+def by_weights(order, lists, firsts, found, least):
+    """Multiplies by the root of the mean square of the weights (found), but at least by so much."""
+    for unit in units_of(order, lists, firsts):
+        gradient, weights = pair(lists, unit)
+        square = squares_in_chunks(weights) / max(1, len(weights))
+        norm = np.sqrt(squares_in_chunks(gradient))
+        finish(found[unit[0]], gradient, norm, np.maximum(np.sqrt(square), least), square)
 
-Below 4e-4, x itself is closer than a float32 can tell.
+
+@compiled
+def adapt(order, lists, firsts, found, clip_factor, eps, last):
+    """Multiplies by ``clip_factor * max(‖weights‖ (found), eps) / ‖gradient‖``, at most 1; 1 from unit `last` on."""
+    for unit in units_of(order, lists, firsts):
+        gradient, weights = pair(lists, unit)
+        size, norm = np.sqrt(squares_in_chunks(weights)), np.sqrt(squares_in_chunks(gradient))
+        factor = (
+            np.minimum(clip_factor * np.maximum(size, eps) / np.maximum(norm, 1e-6), 1.0) if unit[0] < last else 1.0
+        )
+        finish(found[unit[0]], gradient, norm, factor, size)
+
+
+@summing
+def sum_and_squares(values):
+    """The sum and the sum of squares of a chunk."""
+    some = squares = values.dtype.type(0)
+    for j in range(len(values)):
+        some += values[j]
+        squares += values[j] * values[j]
+    return some, squares
+
+
+@summing
+def lower(values, mean):
+    """Subtracts a number from a chunk; the sum of squares after it, and how many values changed."""
+    squares, changed = values.dtype.type(0), 0
+    for j in range(len(values)):
+        new = values[j] - mean
+        changed += new != values[j] and values[j] == values[j]
+        squares += new * new
+        values[j] = new
+    return squares, changed
+
+
+@compiled
+def centralize(order, lists, firsts, found, alone):
+    """Subtracts the mean of each unit, but not in tensors that are to be let alone; finds what `spikes` does."""
+    for unit in units_of(order, lists, firsts):
+        i, some, after = unit[1], 0.0, 0.0
+        gradient, row = part(lists, i, 0, unit[2], unit[3]), found[i]
+        for begin in range(0, len(gradient), CHUNK):
+            more, squares = sum_and_squares(gradient[begin : begin + CHUNK])
+            some += more
+            row[0] += squares
+        mean = gradient.dtype.type(0 if alone[i] else some / max(1, len(gradient)))
+        for begin in range(0, len(gradient), CHUNK):
+            squares, changed = lower(gradient[begin : begin + CHUNK], mean)
+            after += squares
+            row[4] += changed
+        row[1] += after
+        row[2] += np.float64(mean) * mean * len(gradient)
+        row[3] += after + mean * (some - np.float64(mean) * len(gradient))
+
+
+NUMERATOR = 4.89352456e-3, 6.37261929e-4, 1.48572236e-5, 5.12229709e-8, -8.60467152e-11, 2.00018790e-13, -2.76076848e-16
+DENOMINATOR = 4.89352519e-3, 2.26843463e-3, 1.18534706e-4, 1.19825840e-6
+OVER, UNDER = (tuple(map(np.float32, numbers)) for numbers in (NUMERATOR, DENOMINATOR))
+EDGE, SMALL = np.float32(7.90531111), np.float32(4e-4)
+"""tanh(x) = x * OVER(x²) / UNDER(x²) to 3e-7 of itself, where x is cut at EDGE: Eigen's polynomials for float32.
+
+Below SMALL, x itself is closer than a float32 can tell.
 """
 
 
 @compiled
-def bend(values, before, threshold, shrink, over, under, edge, small):
-    """`squash`, with its numbers in the precision of the values."""
+def bend(values, before, threshold, shrink):
+    """`squash` of a part."""
     for j in range(len(values)):
         before[j] = values[j]
         x = values[j] * shrink
-        cut = min(max(x, -edge), edge)
+        cut = min(max(x, -EDGE), EDGE)
         s = cut * cut
-        above = over[0] + s * (over[1] + s * (over[2] + s * (over[3] + s * (over[4] + s * (over[5] + s * over[6])))))
-        below = under[0] + s * (under[1] + s * (under[2] + s * under[3]))
-        if abs(x) >= small:  # neither nan
+        above = OVER[0] + s * (OVER[1] + s * (OVER[2] + s * (OVER[3] + s * (OVER[4] + s * (OVER[5] + s * OVER[6])))))
+        below = UNDER[0] + s * (UNDER[1] + s * (UNDER[2] + s * UNDER[3]))
+        if abs(x) >= SMALL:  # neither nan
             values[j] = threshold * (cut * above / below)
 
 
-def squash(values, before, threshold):
-    """Makes ``threshold * tanh(values / threshold)`` of a float32 part, after a copy of it."""
-    number = values.dtype.type
-    numbers = (tuple(map(number, OVER)), tuple(map(number, UNDER)), number(7.90531111), number(4e-4))
-    bend(values, before, number(threshold), number(1 / threshold), *numbers)
+@compiled
+def squash(start, stop, lists, found, threshold):
+    """Makes ``threshold * tanh(values / threshold)`` of float32 values, after a copy of them in the other list."""
+    number = lists.like.dtype.type
+    first, last = between(lists.starts, start, stop)
+    for i in range(first, last):
+        values, before = overlap(lists, i, 0, start, stop), overlap(lists, i, 1, start, stop)
+        bend(values, before, number(threshold), number(1 / threshold))

@@ -1,10 +1,9 @@
-"""Lists of large tensors through compiled loops: as flat parts, shared out among threads by their elements."""
+"""Lists of large tensors through compiled loops, shared out among threads by their elements or tensor by tensor."""
 
-from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,24 +12,37 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from normcore.core.rows import LARGE, readable, unwatched
 from normcore.core.team import share, threads_for
 
+Loop = Callable[..., None]
+
+
+class Lists(NamedTuple):
+    """Lists of tensors side by side, as the compiled loops find them.
+
+    `like` is an empty array of their precision, `starts` says where each tensor begins when all of a list are laid end
+    to end, and `addresses` (tensors lists) where it lies in memory.
+    """
+
+    like: Any
+    starts: Any
+    addresses: Any
+
 
 def loops_for(*lists: Sequence[Tensor]) -> ModuleType | None:
     """The compiled loops, if they can take these lists side by side and that is worth it.
 
-    All tensors must be plain ones in memory of their own order, float32 or float64, those of a row alike.
+    All tensors must be plain ones in memory of their own order, of one precision, float32 or float64.
     """
-    rows = list(zip(*lists, strict=True))
-    small = sum(row[0].numel() for row in rows) < LARGE
-    if small or torch.is_grad_enabled() or not unwatched():
+    first = lists[0]
+    if torch.is_grad_enabled() or sum(map(Tensor.numel, first)) < LARGE or not unwatched():
         return None
-    for row in rows:
-        for tensor in row:
+    for some in lists:
+        for tensor, beside in zip(some, first, strict=True):
             if not (
-                readable(tensor, row[0].dtype)
-                and tensor.shape == row[0].shape
+                readable(tensor, first[0].dtype)
                 and tensor.is_contiguous()
                 and not tensor.requires_grad
                 and not is_functorch_wrapped_tensor(tensor)
+                and (tensor is beside or tensor.shape == beside.shape)
             ):
                 return None
     from normcore.core import compiled_gradients  # noqa: PLC0415 - a compiler takes a while to load
@@ -38,19 +50,70 @@ def loops_for(*lists: Sequence[Tensor]) -> ModuleType | None:
     return compiled_gradients
 
 
-def in_parts(loop: Callable[..., Any], *lists: Sequence[Tensor]) -> list[list[Any]]:
-    """What a loop gives for each row of the lists: one result a part, in the order of the parts."""
-    arrays = [[tensor.numpy().reshape(-1) for tensor in row] for row in zip(*lists, strict=True)]
-    starts = [0, *accumulate(len(row[0]) for row in arrays)]
-    found: list[dict[int, Any]] = [{} for _ in arrays]
+def in_parts(loop: Loop, columns: int, *lists: Sequence[Tensor], numbers: Sequence[Any] = ()) -> Tensor:
+    """What a loop finds in each tensor, shared out by elements: (threads tensors columns), zeros to begin with."""
+    given = _laid(lists)
+    total = int(given.starts[-1])
+    threads = threads_for(total)
+    found = torch.zeros(threads, len(lists[0]), columns, dtype=torch.float64, device="cpu")
+    room, known = found.numpy(), _alike(numbers)
+    share(lambda start, stop, thread: loop(start, stop, given, room[thread], *known), total, threads)
+    return found
+
+
+def in_turn(
+    loop: Loop,
+    columns: int,
+    *lists: Sequence[Tensor],
+    numbers: Sequence[Any] = (),
+    counts: Sequence[int] | None = None,
+) -> Tensor | None:
+    """What a loop finds as it takes tensor by tensor: what it reads twice is then in the cache.
+
+    `counts` says how many units a tensor has, one without it; what is found has a row for each unit (at least one for
+    each tensor). None where a tensor is so large that most threads would
+    wait for the one that has it.
+    """
+    sizes = list(map(Tensor.numel, lists[0]))
+    threads = threads_for(sum(sizes))
+    hands: list[list[int]] = [[] for _ in range(threads)]
+    loads = [0] * threads
+    for i in sorted(range(len(sizes)), key=sizes.__getitem__, reverse=True):
+        least = loads.index(min(loads))
+        hands[least].append(i)
+        loads[least] += sizes[i]
+    if max(loads) * threads > UNEVEN * sum(loads):
+        return None
+    given, firsts, orders = _laid(lists), _numbers(_starts(counts or [1] * len(sizes))), list(map(_numbers, hands))
+    found = torch.zeros(max(int(firsts[-1]), len(sizes)), columns, dtype=torch.float64, device="cpu")
+    room, known = found.numpy(), _alike(numbers)
 
     def work(start: int, stop: int, _: int) -> None:
-        i = bisect_right(starts, start) - 1
-        while starts[i] < stop:
-            low, high = max(start, starts[i]) - starts[i], min(stop, starts[i + 1]) - starts[i]
-            if low < high:
-                found[i][low] = loop(*(array[low:high] for array in arrays[i]))
-            i += 1
+        for order in orders[start:stop]:
+            loop(order, given, firsts, room, *known)
 
-    share(work, starts[-1], threads_for(starts[-1]))
-    return [[result for _, result in sorted(parts.items())] for parts in found]
+    share(work, threads, threads)
+    return found
+
+
+UNEVEN = 1.5
+"""How much longer than its share the busiest thread may work."""
+
+
+def _laid(lists: Sequence[Sequence[Tensor]]) -> Lists:
+    starts = _numbers(_starts(map(Tensor.numel, lists[0])))
+    addresses = _numbers([list(map(Tensor.data_ptr, row)) for row in zip(*lists, strict=True)])
+    return Lists(lists[0][0].numpy().reshape(-1)[:0], starts, addresses)
+
+
+def _starts(sizes: Iterable[int]) -> list[int]:
+    return [0, *accumulate(sizes)]
+
+
+def _numbers(given: list[Any]) -> Any:
+    return torch.tensor(given, dtype=torch.int64, device="cpu").numpy()
+
+
+def _alike(numbers: Sequence[Any]) -> list[Any]:
+    """Numbers as float64, so that no loop is compiled once more because somebody wrote 1 instead of 1.0."""
+    return [float(number) if isinstance(number, int) else number for number in numbers]

@@ -4,7 +4,6 @@ A method that is called with a plain list leaves it alone and can be differentia
 gradients: the same two functions then overwrite them, and write down what the clipper's report is made of.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from normcore.core.errors import NormcoreError
-from normcore.core.flat import in_parts, loops_for
+from normcore.core.flat import in_parts, in_turn, loops_for
 from normcore.core.precision import full_precision
 from normcore.core.statistics import widen
 
@@ -107,14 +106,10 @@ def sizes_of(gradients: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         largest = [torch.maximum(g.amax(), -g.amin()) if g.numel() else g.new_zeros(()) for g in full]
         norms = norms_of(gradients)
         return norms, torch.stack([value.to(norms) for value in largest]) if largest else norms
-    found = in_parts(loops.sizes, gradients)
-    sums = [sum(squares for squares, _ in parts) for parts in found]
-    wide = widest(gradients)
-    high = [
-        math.nan if math.isnan(squares) else max((value for _, value in parts), default=0.0)
-        for squares, parts in zip(sums, found, strict=True)
-    ]
-    return torch.tensor(sums, dtype=torch.float64).sqrt().to(wide), torch.tensor(high, dtype=wide)
+    bits = torch.zeros(0, dtype=BITS[gradients[0].element_size()], device="cpu").numpy()
+    sums = in_parts(loops.sizes, 2, gradients, numbers=[bits])
+    dtype = gradients[0].dtype
+    return sums[..., 0].sum(0).sqrt().to(dtype), sums[..., 1].amax(0).to(dtype)
 
 
 def total(norms: Tensor, norm_type: float = 2.0) -> Tensor:
@@ -189,6 +184,30 @@ def multiply(gradients: list[Tensor], factors: Any, norms: Any, norm_type: float
     return gradients
 
 
+def multiply_in_turn(
+    loop: str,
+    gradients: list[Tensor],
+    beside: list[Tensor],
+    numbers: Sequence[float],
+    counts: Sequence[int] | None = None,
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Multiplies `Owned` gradients by a compiled loop; None where there is none, and nothing was done.
+
+    Returns:
+        The norms before, the factors, and what else the loop finds: of each tensor, or of as many units as it has.
+    """
+    if not isinstance(gradients, Owned) or not (loops := loops_for(gradients, beside)):
+        return None
+    found = in_turn(getattr(loops, loop), 3, gradients, beside, numbers=numbers, counts=counts)
+    if found is None:
+        return None
+    norms, factors, others = found.to(gradients[0].dtype).unbind(1)
+    gradients.change = Multiplied(norms, factors)
+    if counts:
+        gradients.change = Multiplied(list(norms.split(counts)), list(factors.split(counts)))
+    return norms, factors, others
+
+
 def drop(gradients: list[Tensor], keep: Tensor, norms: Tensor) -> list[Tensor]:
     """All gradients as they are where `keep` is true, else zeros, whatever was in them."""
     if not isinstance(gradients, Owned):
@@ -219,7 +238,7 @@ def replace(
     gradients: list[Tensor],
     function: Callable[..., Tensor],
     *beside: Sequence[Tensor],
-    loop: Callable[..., None] | None = None,
+    loop: Callable[[list[Tensor], list[Tensor]], Any] | None = None,
 ) -> list[Tensor]:
     """Each gradient through a function, together with its entry in each list beside it.
 
@@ -232,7 +251,7 @@ def replace(
     room = [roomy(gradient, there) for gradient, there in zip(gradients, known, strict=False)]
     gradients.room[: len(room)] = room
     if loop:
-        in_parts(loop, gradients, room)
+        loop(gradients, room)
         function = partial(_looped, loop)
     else:
         for gradient, copy, *others in zip(gradients, room, *beside, strict=True):
@@ -245,10 +264,10 @@ def replace(
     return gradients
 
 
-def _looped(loop: Callable[..., None], before: Tensor, out: None) -> Tensor:
+def _looped(loop: Callable[[list[Tensor], list[Tensor]], Any], before: Tensor, out: None) -> Tensor:
     """What a loop makes of a gradient, which is left alone."""
     after = before.clone()
-    in_parts(loop, [after], [torch.empty_like(after)])
+    loop([after], [torch.empty_like(after)])
     return after
 
 
@@ -262,15 +281,8 @@ def numbers_of(memory: Sequence[Tensor], like: Tensor) -> Tensor:
     return torch.stack(list(memory) if together else [entry.to(like.device) for entry in memory]).to(like)
 
 
-def summed(parts: Sequence[Sequence[Sequence[float]]], columns: int) -> Tensor:
-    """The results of a loop, so many sums a part, added up for each gradient: (gradients columns), in float64."""
-    rows = [[sum(part[i] for part in of_one) for i in range(columns)] for of_one in parts]
-    return torch.tensor(rows, dtype=torch.float64).reshape(-1, columns)
-
-
-def replaced(parts: Sequence[Sequence[Sequence[float]]]) -> Replaced:
-    """What `loops.spikes` did to each gradient."""
-    sums = summed(parts, 5)
+def replaced(sums: Tensor) -> Replaced:
+    """What `loops.spikes` found: how each gradient was replaced."""
     return Replaced(torch.cat([sums[:, :3].sqrt(), sums[:, 3:]], 1).tolist())
 
 
@@ -290,17 +302,6 @@ def replace_once(
         for gradient, y in zip(gradients, new, strict=True):
             gradient.copy_(y)
     return (gradients if isinstance(gradients, Owned) else new), [memory for _, memory in made]
-
-
-def multiply_decayed(
-    gradients: list[Tensor], weights: list[Tensor], weight_decay: float, factors: Tensor
-) -> list[Tensor]:
-    """Each gradient plus its decayed weights, times its own factor."""
-
-    def decayed(gradient: Tensor, weight: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
-        return (gradient + weight_decay * weight.to(gradient)) * factor.to(gradient), factor
-
-    return replace_once(gradients, decayed, weights, list(factors))[0]
 
 
 def roomy(tensor: Tensor, room: Tensor | None) -> Tensor:

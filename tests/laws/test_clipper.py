@@ -1,7 +1,7 @@
 """Clippers: what they do to gradients in place, held against torch, and what their report says."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -12,7 +12,6 @@ from torch import nn
 from normcore import METHODS, NormcoreError, clipper
 from normcore.core import flat as flat_lists
 from normcore.core import gradients, team
-from normcore.methods.gradient import spam_clipping, update_rms_clipping
 
 SHAPES = ((3,), (2, 3), (), (2, 1, 3), (4,))
 
@@ -66,33 +65,48 @@ LOOPED = [
     ("update_rms_clipping", {"beta2": 0.0, "clip_threshold": 0.3}),
     ("stable_spam_clipping", {}),
     ("soft_clip", {"threshold": 0.5}),
+    ("lamb_trust_ratio", {}),
+    ("lamb_trust_ratio", {"max_ratio": 0.9}),
+    ("lars_trust_ratio", {"trust_coefficient": 0.5}),
+    ("scale_by_param_block_rms", {"min_scale": 0.02}),
+    ("adaptive_gradient_clipping", {"exclude": 1}),
+    ("adaptive_gradient_clipping", {"clip_factor": 0.2, "exclude": 2}),
+    ("gradient_centralization", {}),
 ]
 
 
 @pytest.fixture
 def looped(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Lists of a thousand numbers take the loops, on two threads; and in how many parts the last gradient was."""
+    """Lists of a thousand numbers take the loops, on two threads; and in how many parts each was."""
     parts: list[int] = []
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(flat_lists, "LARGE", 1000)
     monkeypatch.setattr(team, "PIECE", 1000)
-    for module in (gradients, update_rms_clipping, spam_clipping):
 
-        def counted(*given: object, of: Callable[..., list[list[object]]] = module.in_parts) -> list[list[object]]:
-            found = of(*given)
-            parts.append(max(map(len, found)))
-            return found
+    def counted(work: team.Work, total: int, threads: int) -> None:
+        parts.append(threads)
+        team.share(work, total, threads)
 
-        monkeypatch.setattr(module, "in_parts", counted)
+    monkeypatch.setattr(flat_lists, "share", counted)
     return parts
 
 
-def several(seed: int, dtype: torch.dtype) -> list[nn.Parameter]:
-    """Parameters with random gradients of many sizes, one without elements, one longer than a chunk."""
+SEVERAL = ((3,), (70, 150), (0, 2), (), (60, 5, 25), (5, 1, 9), (2, 0))
+"""Many sizes, two without elements, two longer than a chunk, of which neither is too large a share."""
+
+
+def several(seed: int, dtype: torch.dtype, shapes: Sequence[tuple[int, ...]] = SEVERAL) -> list[nn.Parameter]:
+    """Parameters with random gradients; the first row of the weights is 0."""
     generator = torch.Generator().manual_seed(seed)
-    made = [nn.Parameter(torch.zeros(shape, dtype=dtype)) for shape in ((3,), (70, 150), (0, 2), (), (5, 1, 9))]
+
+    def drawn(shape: tuple[int, ...]) -> torch.Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    made = [nn.Parameter(0.1 * drawn(shape)) for shape in shapes]
     for parameter in made:
-        parameter.grad = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(dtype)
+        parameter.grad = drawn(tuple(parameter.shape))
+        if parameter.ndim > 1:
+            parameter.data[:1] = 0
     return made
 
 
@@ -129,7 +143,47 @@ def test_compiled_loops_are_the_same_as_single_steps(
         pairs = zip(*(v if isinstance(v, list) else [v] for v in (loops.state[name], value)), strict=True)
         for a, b in pairs:
             np.testing.assert_allclose(np.asarray(a), np.asarray(b), **close)
-    assert max(looped, default=0) == 2 or (key, dtype) == ("soft_clip", torch.float64)
+    assert (2 in looped) == ((key, dtype) != ("soft_clip", torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("key", "settings"),
+    [row for row in LOOPED if row[0] not in ("spam_clipping", "soft_clip")],
+)
+def test_loops_find_the_statistics_of_the_formula(
+    key: str, settings: dict[str, float], looped: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found() -> dict[str, list[torch.Tensor]]:
+        given = several(0, torch.float32)
+        owned = gradients.Owned()
+        owned.extend(p.grad for p in given if p.grad is not None)
+        extra = {"parameters": [p.detach() for p in given]} if "parameters" in METHODS[key].inputs else {}
+        with torch.no_grad():
+            return dict(METHODS[key].fn(owned, **METHODS[key].settings(settings, {}), **extra).stats)
+
+    looped_stats = found()
+    assert looped
+    monkeypatch.setattr(flat_lists, "LARGE", 2**60)
+    assert found()
+    for name, expected in found().items():
+        for one, other in zip(looped_stats[name], expected, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+def test_one_tensor_that_is_nearly_all_is_shared_out_by_pytorch(looped: list[int]) -> None:
+    for key in ("update_rms_clipping", "lamb_trust_ratio", "adaptive_gradient_clipping"):
+        large, plain = several(1, torch.float32, [(3,), (70, 150)]), several(1, torch.float32, [(3,), (70, 150)])
+        clipper(key)(large)
+        for parameter in plain:
+            clipper(key)([parameter])
+        assert not looped
+        np.testing.assert_allclose(flat(large), flat(plain), rtol=1e-5)
+
+
+def test_lists_of_two_precisions_keep_off_the_loops(looped: list[int]) -> None:
+    given = [*several(2, torch.float32), *several(2, torch.float64)]
+    clipper("lamb_trust_ratio")(given)
+    assert not looped and all(p.grad is not None and p.grad.isfinite().all() for p in given)
 
 
 def test_a_state_of_another_shape_keeps_off_the_loops(looped: list[int]) -> None:

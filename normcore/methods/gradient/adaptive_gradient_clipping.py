@@ -1,11 +1,26 @@
-"""Adaptive gradient clipping: each unit's gradient may be only so long beside the unit's weights."""
+"""Adaptive gradient clipping: each unit's gradient may be only so long beside the unit's weights.
+
+Longer than most: units are found in tensors of any shape, and large gradients go through a compiled loop.
+"""
 
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from normcore.core import Epsilon, Method, Normed, Paper, Range, Region, Slot, multiply, parameters_or_zeros, unit_norms
+from normcore.core import (
+    Epsilon,
+    Method,
+    Normed,
+    Paper,
+    Range,
+    Region,
+    Slot,
+    multiply,
+    multiply_in_turn,
+    parameters_or_zeros,
+    unit_norms,
+)
 
 
 def adaptive_gradient_clipping(
@@ -28,19 +43,34 @@ def adaptive_gradient_clipping(
     Shapes: any list of tensors, the parameters alike. Units: those of the gradient.
     Source: Brock, De, Smith and Simonyan 2021, arXiv:2102.06171.
     """
-    weights = unit_norms(parameters_or_zeros(parameters, gradients))
-    norms = unit_norms(gradients)
-    scales: list[Tensor] = []
-    if gradients:  # one call for all: operations on so few numbers take longer to call than to do
-        lengths = [weight.to(norm) for weight, norm in zip(weights, norms, strict=True)]
-        limits = torch._foreach_mul(torch._foreach_clamp_min(lengths, eps), clip_factor)
-        ratios = torch._foreach_div(limits, torch._foreach_clamp_min(norms, 1e-6))
-        scales += torch._foreach_clamp_max(ratios, 1.0)
-    for last in range(max(0, len(scales) - exclude), len(scales)):
-        scales[last] = torch.ones_like(scales[last])
-    stats = {"norm": norms, "parameter_norm": weights, "scale": scales}
-    y = multiply(gradients, scales, norms)
+    weights = parameters_or_zeros(parameters, gradients)
+    counts = [gradient.shape[0] if gradient.ndim > 1 else 1 for gradient in gradients]
+    last = sum(counts[: max(0, len(gradients) - exclude)])
+    if done := multiply_in_turn("adapt", gradients, weights, [clip_factor, eps, last], counts):
+        y, (norms, scales, lengths) = gradients, (_laid(found, gradients, counts) for found in done)
+    else:
+        lengths, norms = unit_norms(weights), unit_norms(gradients)
+        scales = _scales(lengths, norms, clip_factor, eps)
+        for excluded in range(max(0, len(scales) - exclude), len(scales)):
+            scales[excluded] = torch.ones_like(scales[excluded])
+        y = multiply(gradients, scales, norms)
+    stats = {"norm": norms, "parameter_norm": lengths, "scale": scales}
     return Normed(y, {name: [value.detach() for value in values] for name, values in stats.items()})
+
+
+def _scales(lengths: list[Tensor], norms: list[Tensor], clip_factor: float, eps: float) -> list[Tensor]:
+    """The factors; in one call for all tensors, as operations on so few numbers take longer to call than to do."""
+    if not norms:
+        return []
+    sizes = torch._foreach_clamp_min([length.to(norm) for length, norm in zip(lengths, norms, strict=True)], eps)
+    ratios = torch._foreach_div(torch._foreach_mul(sizes, clip_factor), torch._foreach_clamp_min(norms, 1e-6))
+    return list(torch._foreach_clamp_max(ratios, 1.0))
+
+
+def _laid(found: Tensor, gradients: list[Tensor], counts: list[int]) -> list[Tensor]:
+    """What was found in all units, as `unit_norms` shapes it."""
+    parts = zip(found.split(counts), gradients, strict=True)
+    return [part.reshape((-1, *(1,) * (g.ndim - 1)) if g.ndim > 1 else ()) for part, g in parts]
 
 
 METHOD = Method(

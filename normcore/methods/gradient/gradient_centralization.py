@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from normcore.core import Method, Normed, Owned, Paper, Region, replace, widen
+from normcore.core import Method, Normed, Owned, Paper, Region, in_turn, loops_for, replace, replaced, widen
 
 
 def gradient_centralization(gradients: list[Tensor]) -> Normed:
@@ -17,9 +17,17 @@ def gradient_centralization(gradients: list[Tensor]) -> Normed:
     Shapes: any list of tensors. Units: those of the gradient.
     Source: Yong, Huang, Hua and Zhang 2020, arXiv:2004.01461.
     """
-    # A clipper asks for no means, and its gradients lie in a cache when they are centered, not before.
-    means = [] if isinstance(gradients, Owned) else [_mean(widen(gradient)).detach() for gradient in gradients]
-    return Normed(replace(gradients, _centered), {"mean": means})
+    if not isinstance(gradients, Owned):
+        means = [_mean(widen(gradient)).detach() for gradient in gradients]
+        return Normed(replace(gradients, _centered), {"mean": means})
+    if loops := loops_for(gradients):
+        alone = torch.tensor([gradient.ndim < 2 for gradient in gradients]).numpy()
+        counts = [gradient.shape[0] if gradient.ndim > 1 else 1 for gradient in gradients]
+        sums = in_turn(loops.centralize, 5, gradients, numbers=[alone], counts=counts)
+        if sums is not None:
+            gradients.change = replaced(sums[: len(gradients)])
+            return Normed(gradients, {"mean": []})
+    return Normed(replace(gradients, _centered), {"mean": []})
 
 
 def _centered(gradient: Tensor, out: Tensor | None) -> Tensor:

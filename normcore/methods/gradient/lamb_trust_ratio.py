@@ -16,11 +16,8 @@ from normcore.core import (
     Range,
     Region,
     Slot,
-    multiply,
-    multiply_decayed,
-    norms_of,
+    multiply_by_trust,
     parameters_or_zeros,
-    widen,
 )
 
 
@@ -42,21 +39,11 @@ def lamb_trust_ratio(
     Source: You, Li, Reddi and others 2019, arXiv:1904.00962.
     """
     weights = parameters_or_zeros(parameters, gradients)
-    sums = gradients
-    if weight_decay:
-        sums = [
-            torch.add(widen(g), w.to(widen(g)), alpha=weight_decay) for g, w in zip(gradients, weights, strict=True)
-        ]
-    lengths, norms = norms_of(weights), norms_of(sums)
-    there = (norms > 0) & (lengths.to(norms) > 0)
-    scales = torch.where(there, lengths.to(norms) / torch.where(there, norms, 1.0), 1.0)
-    scales = scales.clamp(max=torch.inf if max_ratio is None else max_ratio)
-    stats = {"sum_norm" if weight_decay else "norm": norms, "parameter_norm": lengths, "scale": scales}
+    limit = torch.inf if max_ratio is None else max_ratio
+    done = multiply_by_trust(gradients, weights, most=limit, weight_decay=weight_decay, added=True)
+    stats = {"sum_norm" if weight_decay else "norm": done.norms, "parameter_norm": done.lengths, "scale": done.ratios}
     given = {name: list(values.detach()) for name, values in stats.items()}
-    if not weight_decay:
-        return Normed(multiply(gradients, scales, norms), given)
-    y = multiply_decayed(gradients, weights, weight_decay, scales)
-    return Normed(y, given | {"parameter": [weight.clone() for weight in weights]})
+    return Normed(done.y, given | ({"parameter": [weight.clone() for weight in weights]} if weight_decay else {}))
 
 
 METHOD = Method(

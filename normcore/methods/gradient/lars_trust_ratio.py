@@ -2,7 +2,6 @@
 
 from typing import Annotated
 
-import torch
 from torch import Tensor
 
 from normcore.core import (
@@ -12,9 +11,7 @@ from normcore.core import (
     Range,
     Region,
     Slot,
-    multiply,
-    multiply_decayed,
-    norms_of,
+    multiply_by_trust,
     parameters_or_zeros,
 )
 
@@ -36,16 +33,10 @@ def lars_trust_ratio(
     Source: You, Gitman and Ginsburg 2017, arXiv:1708.03888.
     """
     weights = parameters_or_zeros(parameters, gradients)
-    lengths, norms = norms_of(weights), norms_of(gradients)
-    sums = norms + weight_decay * lengths.to(norms)
-    there = (norms > 0) & (lengths.to(norms) > 0)
-    scales = torch.where(there, trust_coefficient * lengths.to(norms) / torch.where(there, sums, 1.0), 1.0)
-    stats = {"norm": norms, "parameter_norm": lengths, "scale": scales}
+    done = multiply_by_trust(gradients, weights, trust_coefficient, weight_decay=weight_decay)
+    stats = {"norm": done.norms, "parameter_norm": done.lengths, "scale": done.ratios}
     given = {name: list(values.detach()) for name, values in stats.items()}
-    if not weight_decay:
-        return Normed(multiply(gradients, scales, norms), given)
-    y = multiply_decayed(gradients, weights, weight_decay, scales)
-    return Normed(y, given | {"parameter": [weight.clone() for weight in weights]})
+    return Normed(done.y, given | ({"parameter": [weight.clone() for weight in weights]} if weight_decay else {}))
 
 
 METHOD = Method(

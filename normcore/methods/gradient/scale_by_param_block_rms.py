@@ -4,7 +4,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from normcore.core import Method, Normed, Paper, Range, Slot, multiply, norms_of, parameters_or_zeros
+from normcore.core import Method, Normed, Paper, Range, Slot, multiply, multiply_in_turn, norms_of, parameters_or_zeros
 
 
 def scale_by_param_block_rms(
@@ -21,11 +21,15 @@ def scale_by_param_block_rms(
     Shapes: any list of tensors, the parameters alike. Units: those of the gradient times those of the weights.
     Source: Shazeer and Stern 2018, arXiv:1804.04235, section 8.
     """
-    lengths, norms = norms_of(parameters_or_zeros(parameters, gradients)), norms_of(gradients)
-    squares = lengths.square() / lengths.new_tensor([max(1, gradient.numel()) for gradient in gradients])
-    scales = squares.sqrt().clamp(min=min_scale).to(norms)
-    stats = {"parameter_mean_square": list(squares.detach()), "scale": list(scales.detach())}
-    return Normed(multiply(gradients, scales, norms), stats)
+    weights = parameters_or_zeros(parameters, gradients)
+    if done := multiply_in_turn("by_weights", gradients, weights, [min_scale]):
+        y, (_, scales, squares) = gradients, done
+    else:
+        lengths, norms = norms_of(weights), norms_of(gradients)
+        squares = lengths.square() / lengths.new_tensor([max(1, gradient.numel()) for gradient in gradients])
+        scales = squares.sqrt().clamp(min=min_scale).to(norms)
+        y = multiply(gradients, scales, norms)
+    return Normed(y, {"parameter_mean_square": list(squares.detach()), "scale": list(scales.detach())})
 
 
 METHOD = Method(

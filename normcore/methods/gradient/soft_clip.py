@@ -6,7 +6,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from normcore.core import Method, Normed, Paper, Range, loops_for, replace
+from normcore.core import Method, Normed, Paper, Range, in_parts, loops_for, replace
 
 
 def soft_clip(
@@ -31,7 +31,7 @@ def soft_clip(
 
     plain = {gradient.dtype for gradient in gradients} == {torch.float32} and threshold < 1e30
     loops = loops_for(gradients) if plain else None
-    loop = partial(loops.squash, threshold=threshold) if loops else None
+    loop = partial(in_parts, loops.squash, 0, numbers=[threshold]) if loops else None
     return Normed(replace(gradients, squashed, loop=loop), {})
 
 

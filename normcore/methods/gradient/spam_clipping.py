@@ -5,7 +5,6 @@ Longer than most: large gradients go through a compiled loop.
 
 import math
 from collections.abc import Mapping
-from functools import partial
 from typing import Annotated, Any
 
 import torch
@@ -69,8 +68,8 @@ def spam_clipping(
     if isinstance(gradients, Owned) and (loops := loops_for(gradients, known)):
         if fresh:
             torch._foreach_zero_(known)
-        cut = partial(loops.spikes, factor=threshold if active else math.inf, share=1 - beta2)
-        gradients.change = replaced(in_parts(cut, gradients, known))
+        numbers = threshold if active else math.inf, 1 - beta2
+        gradients.change = replaced(in_parts(loops.spikes, 5, gradients, known, numbers=numbers).sum(0))
         return Normed(gradients, {}, {"step": step, "v": known})
     limits = [(threshold * v).sqrt() if active else torch.full_like(v, torch.inf) for v in known[:1]]
     y, v = replace_once(gradients, clip, known)

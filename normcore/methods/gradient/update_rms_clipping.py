@@ -4,7 +4,6 @@ Longer than most: large gradients go through a compiled loop.
 """
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Annotated, Any
 
 import torch
@@ -15,18 +14,14 @@ from normcore.core import (
     Epsilon,
     Method,
     Normed,
-    Owned,
     Paper,
     Range,
     Region,
-    in_parts,
-    loops_for,
     multiply,
+    multiply_in_turn,
     norms_of,
     recalled,
-    summed,
     widen,
-    widest,
 )
 
 
@@ -54,24 +49,29 @@ def update_rms_clipping(
     beta = beta2 * (1 - beta2 ** (step - 1)) / (1 - beta2**step) if beta2 < 1 else (step - 1) / step
     known = recalled("update_rms_clipping", state, "v", gradients, lambda g: torch.zeros_like(widen(g)))
     least = max(eps**2, torch.finfo(torch.float32).tiny)
-    loops = loops_for(gradients, known) if isinstance(gradients, Owned) else None  # a clipper's memory is its own
-    if loops:
-        move = partial(loops.updates, share=1 - beta, least=least)
-        sums = summed(in_parts(move, gradients, known), 2)
-        wide = widest(known)
-        norms, ratios, kept = sums[:, 0].sqrt().to(wide), list(sums[:, 1].to(wide)), known
-    else:
-        norms, ratios, kept = norms_of(gradients), [], []
-        for gradient, old in zip(gradients, known, strict=True):
-            square = widen(gradient).square()
-            v = torch.lerp(square, old.to(square), beta)
-            ratios.append((square / v.clamp(min=least)).sum().to(norms))
-            kept.append(torch.where(v.isfinite(), v, old.to(v)).detach().to(old))
+    y, squares, scales, kept = _shortened(gradients, known, beta, least, clip_threshold)
+    stats = {"update_square": list(squares.detach()), "scale": list(scales.detach())}
+    return Normed(y, stats, {"step": step, "v": kept})
+
+
+def _shortened(
+    gradients: list[Tensor], known: list[Tensor], beta: float, least: float, clip_threshold: float
+) -> tuple[list[Tensor], Tensor, Tensor, list[Tensor]]:
+    """The new gradients, their mean squares beside v, the factors, and v."""
+    done = multiply_in_turn("updates", gradients, known, [1 - beta, least, clip_threshold])
+    if done:  # a clipper's memory is its own
+        _, scales, squares = done
+        return gradients, squares, scales, known
+    norms, ratios, kept = norms_of(gradients), [], []
+    for gradient, old in zip(gradients, known, strict=True):
+        square = widen(gradient).square()
+        v = torch.lerp(square, old.to(square), beta)
+        ratios.append((square / v.clamp(min=least)).sum().to(norms))
+        kept.append(torch.where(v.isfinite(), v, old.to(v)).detach().to(old))
     sizes = norms.new_tensor([max(1, gradient.numel()) for gradient in gradients])
     squares = torch.stack(ratios) / sizes if ratios else norms
     scales = 1 / (squares.sqrt() / clip_threshold).clamp(min=1.0)
-    stats = {"update_square": list(squares.detach()), "scale": list(scales.detach())}
-    return Normed(multiply(gradients, scales, norms), stats, {"step": step, "v": kept})
+    return multiply(gradients, scales, norms), squares, scales, kept
 
 
 METHOD = Method(
