@@ -109,18 +109,15 @@ def sum_and_largest(values, bits, unsigned):
 
 
 @compiled
-def sizes(start, stop, lists, found, bits):
+def size_of(values, bits):
     """The sum of squares and the largest absolute value, nan where there is one; `bits` are whole numbers as wide."""
-    first, last = between(lists.starts, start, stop)
-    for i in range(first, last):
-        values = overlap(lists, i, 0, start, stop)
-        largest = np.zeros(1, bits.dtype)
-        for begin in range(0, len(values), CHUNK):
-            chunk = values[begin : begin + CHUNK]
-            some, most = sum_and_largest(chunk, chunk.view(bits.dtype), np.iinfo(bits.dtype).max)
-            found[i, 0] += some
-            largest[0] = max(largest[0], most)
-        found[i, 1] = np.maximum(found[i, 1], largest.view(values.dtype)[0])
+    squares, largest = 0.0, np.zeros(1, bits.dtype)
+    for begin in range(0, len(values), CHUNK):
+        chunk = values[begin : begin + CHUNK]
+        some, most = sum_and_largest(chunk, chunk.view(bits.dtype), np.iinfo(bits.dtype).max)
+        squares += some
+        largest[0] = max(largest[0], most)
+    return squares, largest.view(values.dtype)[0]
 
 
 @summing
@@ -292,6 +289,83 @@ def centralize(order, lists, firsts, found, alone):
         row[1] += after
         row[2] += np.float64(mean) * mean * len(gradient)
         row[3] += after + mean * (some - np.float64(mean) * len(gradient))
+
+
+@summing
+def squares_below(values, limit, share):
+    """The sum of squares of a chunk, if what is beyond a limit is multiplied by its share."""
+    some = values.dtype.type(0)
+    for j in range(len(values)):
+        factor = share if abs(values[j]) > limit else values.dtype.type(1)
+        some += (factor * values[j]) * (factor * values[j])
+    return some
+
+
+@summing
+def scale_below(values, limit, share, scale):
+    """Multiplies a chunk, and what is beyond the limit by its share too; the sums that `spikes` finds, all that was
+    multiplied by another factor than 1 having changed."""
+    before = after = apart = along = values.dtype.type(0)
+    changed = 0
+    for j in range(len(values)):
+        old = values[j]
+        factor = share * scale if abs(old) > limit else scale
+        new = factor * old
+        before += old * old
+        after += new * new
+        apart += (old - new) * (old - new)
+        along += old * new
+        changed += factor != 1
+        values[j] = new
+    return before, after, apart, along, changed
+
+
+@compiled
+def cut_squares(gradient, limit, share):
+    """`squares_below` of a gradient."""
+    some = 0.0
+    for begin in range(0, len(gradient), CHUNK):
+        some += squares_below(gradient[begin : begin + CHUNK], limit, share)
+    return some
+
+
+@compiled
+def scale_cut(gradient, limit, share, scale, row):
+    """`scale_below` of a gradient, from its end, which was read last."""
+    for end in range(len(gradient), 0, -CHUNK):
+        before, after, apart, along, changed = scale_below(gradient[max(0, end - CHUNK) : end], limit, share, scale)
+        row[0] += before
+        row[1] += after
+        row[2] += apart
+        row[3] += along
+        row[4] += changed
+
+
+@compiled
+def steady(order, lists, firsts, found, memory, step, gamma1, gamma2, theta, eps):
+    """Multiplies elements above a running maximum by ``maximum / largest``, and each tensor to a steady norm.
+
+    The memory has the maximum and the averages of norms and of their squares; found are what `spikes` finds, and the
+    new memory. What is not finite, or 0, is left alone and moves no norms.
+    """
+    number = lists.like.dtype.type
+    for i in order:
+        gradient, row = part(lists, i, 0, 0, lists.starts[i + 1] - lists.starts[i]), found[i]
+        squares, largest = size_of(gradient, lists.bits)
+        maximum, m, v = memory[i, 0], memory[i, 1], memory[i, 2]
+        if np.isfinite(largest):
+            maximum = theta * maximum + (1 - theta) * largest
+        limit = maximum / (1 - theta**step)
+        below, share = number(limit), number(limit / largest if largest > limit and np.isfinite(largest) else 1)
+        before, squares = squares, squares if share == 1 else cut_squares(gradient, below, share)
+        norm = np.sqrt(squares)
+        if norm > 0 and np.isfinite(norm):
+            m, v = gamma1 * m + (1 - gamma1) * norm, gamma2 * v + (1 - gamma2) * squares
+            wanted = m / (1 - gamma1**step) / (np.sqrt(v / (1 - gamma2**step)) + eps)
+            scale_cut(gradient, below, share, number(wanted / norm), row)
+        else:
+            row[0], row[1], row[3] = before, before, before
+        row[5], row[6], row[7] = maximum, m, v
 
 
 NUMERATOR = 4.89352456e-3, 6.37261929e-4, 1.48572236e-5, 5.12229709e-8, -8.60467152e-11, 2.00018790e-13, -2.76076848e-16

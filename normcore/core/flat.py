@@ -18,11 +18,12 @@ Loop = Callable[..., None]
 class Lists(NamedTuple):
     """Lists of tensors side by side, as the compiled loops find them.
 
-    `like` is an empty array of their precision, `starts` says where each tensor begins when all of a list are laid end
-    to end, and `addresses` (tensors lists) where it lies in memory.
+    `like` is an empty array of their precision, `bits` one of whole numbers as wide; `starts` says where each tensor
+    begins when all of a list are laid end to end, and `addresses` (tensors lists) where it lies in memory.
     """
 
     like: Any
+    bits: Any
     starts: Any
     addresses: Any
 
@@ -103,7 +104,8 @@ UNEVEN = 1.5
 def _laid(lists: Sequence[Sequence[Tensor]]) -> Lists:
     starts = _numbers(_starts(map(Tensor.numel, lists[0])))
     addresses = _numbers([list(map(Tensor.data_ptr, row)) for row in zip(*lists, strict=True)])
-    return Lists(lists[0][0].numpy().reshape(-1)[:0], starts, addresses)
+    like = lists[0][0].numpy().reshape(-1)[:0]
+    return Lists(like, like.view(f"i{like.itemsize}"), starts, addresses)
 
 
 def _starts(sizes: Iterable[int]) -> list[int]:

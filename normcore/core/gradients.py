@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from normcore.core.errors import NormcoreError
-from normcore.core.flat import in_parts, in_turn, loops_for
+from normcore.core.flat import in_turn, loops_for
 from normcore.core.precision import full_precision
 from normcore.core.statistics import widen
 
@@ -100,16 +100,10 @@ def norms_of(gradients: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
 
 def sizes_of(gradients: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """The norm and the largest absolute value of each gradient, as two vectors in at least float32; 0 for none."""
-    loops = loops_for(gradients)
-    if loops is None:
-        full = [widen(gradient) for gradient in gradients]
-        largest = [torch.maximum(g.amax(), -g.amin()) if g.numel() else g.new_zeros(()) for g in full]
-        norms = norms_of(gradients)
-        return norms, torch.stack([value.to(norms) for value in largest]) if largest else norms
-    bits = torch.zeros(0, dtype=BITS[gradients[0].element_size()], device="cpu").numpy()
-    sums = in_parts(loops.sizes, 2, gradients, numbers=[bits])
-    dtype = gradients[0].dtype
-    return sums[..., 0].sum(0).sqrt().to(dtype), sums[..., 1].amax(0).to(dtype)
+    full = [widen(gradient) for gradient in gradients]
+    largest = [torch.maximum(g.amax(), -g.amin()) if g.numel() else g.new_zeros(()) for g in full]
+    norms = norms_of(gradients)
+    return norms, torch.stack([value.to(norms) for value in largest]) if largest else norms
 
 
 def total(norms: Tensor, norm_type: float = 2.0) -> Tensor:
@@ -168,6 +162,8 @@ def multiply(gradients: list[Tensor], factors: Any, norms: Any, norm_type: float
         return [_add_up(g, f) for g, f in zip(gradients, each, strict=True)]
     if not isinstance(gradients, Owned):
         return [_scaled(g, f).to(g.dtype) for g, f in zip(gradients, each, strict=True)]
+    if isinstance(factors, Tensor) and factors.is_cpu and bool((factors == 1).all()):  # as in most steps
+        return gradients
     groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
     for index in reversed(range(len(gradients))):  # the last ones, whose norms were taken last, are still in the cache
         groups.setdefault((gradients[index].device, gradients[index].dtype), []).append(index)

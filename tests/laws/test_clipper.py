@@ -148,7 +148,7 @@ def test_compiled_loops_are_the_same_as_single_steps(
 
 @pytest.mark.parametrize(
     ("key", "settings"),
-    [row for row in LOOPED if row[0] not in ("spam_clipping", "soft_clip")],
+    [row for row in LOOPED if not row[0].endswith(("spam_clipping", "soft_clip"))],
 )
 def test_loops_find_the_statistics_of_the_formula(
     key: str, settings: dict[str, float], looped: list[int], monkeypatch: pytest.MonkeyPatch

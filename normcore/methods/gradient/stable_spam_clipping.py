@@ -1,6 +1,6 @@
 """Stable-SPAM: elements are cut to a running maximum, and each tensor is brought to a running norm.
 
-Longer than most: three running averages and eleven authors.
+Longer than most: three running averages, a compiled loop for large gradients, and eleven authors.
 """
 
 from collections.abc import Mapping
@@ -14,13 +14,17 @@ from normcore.core import (
     Epsilon,
     Method,
     Normed,
+    Owned,
     Paper,
     Range,
     Region,
+    in_turn,
+    loops_for,
     multiply,
     norms_of,
     numbers_of,
     recalled,
+    replaced,
     sizes_of,
     widen,
     widest,
@@ -57,6 +61,13 @@ def stable_spam_clipping(
     memories = [recalled("stable_spam_clipping", state, name, gradients, lambda _: zero) for name in names]
     if not gradients:
         return Normed(multiply(gradients, [], []), {"steady_scale": []}, {"step": step} | {name: [] for name in names})
+    if isinstance(gradients, Owned) and (loops := loops_for(gradients)):
+        memory = torch.stack([numbers_of(entries, zero.cpu()) for entries in memories], 1).numpy()
+        found = in_turn(loops.steady, 8, gradients, numbers=[memory, step, gamma1, gamma2, theta, eps])
+        if found is not None:
+            gradients.change = replaced(found[:, :5])
+            after = dict(zip(names, (list(column) for column in found[:, 5:].T), strict=True))
+            return Normed(gradients, {"steady_scale": []}, {"step": step} | after)
     full = [widen(gradient) for gradient in gradients]
     norms, largest = (found.to(torch.float64) for found in sizes_of(gradients))
     maximum, m, v = (numbers_of(memory, largest) for memory in memories)
