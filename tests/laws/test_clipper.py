@@ -91,12 +91,12 @@ def looped(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return parts
 
 
-SEVERAL = ((3,), (70, 150), (0, 2), (), (60, 5, 25), (5, 1, 9), (2, 0))
+SEVERAL = ((3,), (70, 150), (0, 2), (), (60, 5, 25), (5, 1, 9), (2, 0), (1, 4))
 """Many sizes, two without elements, two longer than a chunk, of which neither is too large a share."""
 
 
 def several(seed: int, dtype: torch.dtype, shapes: Sequence[tuple[int, ...]] = SEVERAL) -> list[nn.Parameter]:
-    """Parameters with random gradients; the first row of the weights is 0."""
+    """Parameters with random gradients; the first row of their weights is 0, which is all of the last one."""
     generator = torch.Generator().manual_seed(seed)
 
     def drawn(shape: tuple[int, ...]) -> torch.Tensor:
