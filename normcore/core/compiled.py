@@ -5,8 +5,8 @@ for the kernels of columns, of as many regions as a row is long. The line of `wh
 of these rows are: one value a row, or one a column (a shift that is missing is one value beside any gain). Both passes
 over a region, for its statistics and for its result, follow one another, so that the second finds it in the cache.
 
-The origin of a region is its first value, and `rest` the mean of the distances from it. Sums are float64, so that one
-pass is enough for a variance: the mean lies at most sqrt(n) deviations from the origin, which costs n of 1e16.
+The origin of a region is its first value, and `rest` the mean of the distances from it. Sums of many values
+are float64.
 """
 
 from typing import Any
@@ -14,6 +14,12 @@ from typing import Any
 import numpy as np
 from numba import njit, types
 from numba.extending import overload
+
+CHUNK = 1024
+"""Values of a row summed in their own precision, before the sum goes on in float64."""
+FAR = 64.0
+"""How many variances the square of the distance from the origin to the mean may have: digits of the variance are lost
+to it, as the distances are float32. Beyond it the mean is taken as the origin, and all is summed again."""
 
 
 def _with(*fastmath):
@@ -47,34 +53,66 @@ def _at(value, j):
 @compiled
 def factor_of(second, eps, outside, tiny):
     """What centered values are multiplied with."""
-    return 1 / (np.sqrt(np.maximum(second, tiny)) + eps) if outside else 1 / np.sqrt(second + eps)
+    return np.reciprocal(np.sqrt(np.maximum(second, tiny)) + eps if outside else np.sqrt(second + eps))
+
+
+@compiled
+def add_moments(some, squares, rows, origin):
+    """The sums of the distances from an origin and of their squares, added to those of each column of eight rows."""
+    a, b, c, d, e, f, g, h = rows
+    for j in range(len(a)):
+        o = at(origin, j)
+        p, q, r, s, t, u, v, w = a[j] - o, b[j] - o, c[j] - o, d[j] - o, e[j] - o, f[j] - o, g[j] - o, h[j] - o
+        some[j] += ((p + q) + (r + s)) + ((t + u) + (v + w))
+        squares[j] += ((p * p + q * q) + (r * r + s * s)) + ((t * t + u * u) + (v * v + w * w))
+
+
+@compiled
+def add_squares(squares, rows):
+    """The squares of each column of eight rows, added to what is there."""
+    a, b, c, d, e, f, g, h = rows
+    for j in range(len(a)):
+        one = (a[j] * a[j] + b[j] * b[j]) + (c[j] * c[j] + d[j] * d[j])
+        squares[j] += one + ((e[j] * e[j] + f[j] * f[j]) + (g[j] * g[j] + h[j] * h[j]))
+
+
+@compiled
+def eight(rows, index, m, low, high, nothing):
+    """Some columns of eight rows that an index names, the first being its m-th; beyond its end, of a row of nothing."""
+    last = len(index) - 1
+    whole = m + 7 <= last
+    return (
+        rows[index[m], low:high],
+        rows[index[m + 1], low:high] if whole or m + 1 <= last else nothing,
+        rows[index[m + 2], low:high] if whole or m + 2 <= last else nothing,
+        rows[index[m + 3], low:high] if whole or m + 3 <= last else nothing,
+        rows[index[m + 4], low:high] if whole or m + 4 <= last else nothing,
+        rows[index[m + 5], low:high] if whole or m + 5 <= last else nothing,
+        rows[index[m + 6], low:high] if whole or m + 6 <= last else nothing,
+        rows[index[m + 7], low:high] if whole else nothing,
+    )
 
 
 @summing
-def moments(row, origin):
-    """The sum and the sum of squares of the distances from an origin."""
-    some = squares = 0.0
-    for j in range(len(row)):
-        distance = np.float64(row[j]) - origin
+def some_moments(values, origin):
+    """The same of all values together, in their own precision."""
+    some = squares = values.dtype.type(0)
+    for j in range(len(values)):
+        distance = values[j] - origin
         some += distance
         squares += distance * distance
     return some, squares
 
 
 @compiled
-def add_moments(some, squares, row, other, origin):
-    """The same for each column of two rows, added to what is there."""
-    for j in range(len(row)):
-        distance, another = np.float64(row[j]) - origin[j], np.float64(other[j]) - origin[j]
-        some[j] += distance + another
-        squares[j] += distance * distance + another * another
-
-
-@compiled
-def add_squares(squares, row, other):
-    """The squares of each column of two rows, added to what is there."""
-    for j in range(len(row)):
-        squares[j] += row[j] * row[j] + other[j] * other[j]
+def moments(row, origin):
+    """The same of a row."""
+    some = squares = 0.0
+    for begin in range(0, len(row), CHUNK):
+        more = some_moments(row[begin : begin + CHUNK], origin)
+        some += more[0]
+        squares += more[1]
+    return some, squares
 
 
 @compiled
@@ -86,12 +124,24 @@ def tile_at(unit, length, tile):
 
 
 @compiled
-def settle(some, squares, members):
-    """Turns the sums of columns into means, and into sums of squares about them."""
+def settle(some, squares, center, origin, members, total, second, rest):
+    """From the sums of columns what `columns_forward` finds; whether the mean of one is too far from its center."""
+    far = False
     for j in range(len(some)):
-        some[j] /= members
-        away = some[j] * some[j] * members
-        squares[j] = squares[j] - away if not squares[j] < away else 0.0  # nan stays nan
+        middle = some[j] / members
+        away = some[j] * middle
+        left = squares[j] - away if not squares[j] < away else 0.0  # nan stays nan
+        far |= away > FAR * left
+        second[j], rest[j] = left / total, np.float64(center[j]) - origin[j] + middle
+    return far
+
+
+@compiled
+def factors_of(second, eps, outside, tiny, factor):
+    """`factor_of` of columns."""
+    number = second.dtype.type
+    for j in range(len(second)):
+        factor[j] = factor_of(second[j], number(eps), outside, number(tiny))
 
 
 @compiled
@@ -141,14 +191,21 @@ def rows_forward(start, stop, rows, out, index, which, gain, shift, second, rest
     number, members, length = rows.dtype.type, index.shape[1], rows.shape[1]
     for k in range(start, stop):
         origin = rows[index[k, 0], 0] if centered else number(0)
-        some = squares = 0.0
-        for m in range(members):
-            more = moments(rows[index[k, m]], origin)
-            some += more[0]
-            squares += more[1]
-        middle = some / (members * length) if centered else 0.0
-        away = some * middle if centered else 0.0
-        squares = squares - away if not squares < away else 0.0  # nan stays nan
+        middle, squares, far = 0.0, 0.0, False
+        for _ in range(2):
+            center = number(origin + middle)
+            some = squares = 0.0
+            for m in range(members):
+                more = moments(rows[index[k, m]], center)
+                some += more[0]
+                squares += more[1]
+            if centered:
+                some /= members * length
+                away = some * some * (members * length)
+                squares = squares - away if not squares < away else 0.0  # nan stays nan
+                middle, far = np.float64(center) - origin + some, away > FAR * squares
+            if not far:
+                break
         second[k], rest[k] = squares / total, middle
         factor, left = number(factor_of(second[k], eps, outside, tiny)), rest[k]
         for m in range(members):
@@ -168,19 +225,22 @@ def columns_forward(start, stop, rows, out, index, which, gain, shift, second, r
     number, members, length = rows.dtype.type, index.shape[1], rows.shape[1]
     for unit in range(start, stop):
         k, low, high = tile_at(unit, length, tile)
-        some, squares, left = np.zeros(high - low), np.zeros(high - low), rest[k, low:high]
+        spread, left = second[k, low:high], rest[k, low:high]
         zeros, factor = np.zeros_like(left), np.empty_like(left)
         origin = rows[index[k, 0], low:high] if centered else zeros
-        for m in range(0, members, 2):
-            row = rows[index[k, m], low:high]
-            other = rows[index[k, m + 1], low:high] if m + 1 < members else origin  # which adds nothing
-            if centered:
-                add_moments(some, squares, row, other, origin)
-            else:
-                add_squares(squares, row, other)
-        settle(some, squares, members)
-        second[k, low:high], left[:] = squares / total, some
-        factor[:] = factor_of(second[k, low:high], eps, outside, tiny)
+        left[:] = 0
+        for _ in range(2):
+            center = origin + left
+            some, squares = np.zeros(high - low), np.zeros(high - low)
+            for m in range(0, members, 8):
+                some_rows = eight(rows, index[k], m, low, high, center)
+                if centered:
+                    add_moments(some, squares, some_rows, center)
+                else:
+                    add_squares(squares, some_rows)
+            if not settle(some, squares, center, origin, members, total, spread, left):
+                break
+        factors_of(spread, eps, outside, tiny, factor)
         for m in range(members):
             i, w = index[k, m], which[k, m]
             row, to = rows[i, low:high], out[i, low:high]
@@ -239,7 +299,7 @@ def columns_backward(start, stop, slopes, rows, out, index, which, gain, by_gain
         some, along, left = np.zeros(high - low), np.zeros(high - low), rest[k, low:high]
         factor, share, part = np.empty_like(left), np.empty_like(left), np.empty_like(left)
         origin = rows[index[k, 0], low:high] if centered else np.zeros_like(left)
-        factor[:] = factor_of(second[k, low:high], eps, outside, tiny)
+        factors_of(second[k, low:high], eps, outside, tiny, factor)
         for m in range(members):
             i, w = index[k, m], which[k, m]
             slope, row = slopes[i, low:high], rows[i, low:high]

@@ -50,12 +50,14 @@ def compilable(x: Tensor, *others: Tensor) -> bool:
 class Rows(NamedTuple):
     """How a tensor, its dimensions in the `order` of its memory, is rows of a length that belong to regions.
 
-    A row lies `within` a region, or has a region a column. `gained` is the shape of gain and shift, `gains` how many
-    rows and columns they have. `index` and `which` are what the loops want (numpy).
+    That order is `straight` where it is that of the dimensions. A row lies `within` a region, or has a region a column.
+    `gained` is the shape of gain and shift, `gains` how many rows and columns they have. `index` and `which` are what
+    the loops want (numpy).
     """
 
     order: Shape
     inverse: Shape
+    straight: bool
     length: int
     within: bool
     gained: Shape
@@ -65,7 +67,9 @@ class Rows(NamedTuple):
 
     def of(self, x: Tensor, columns: int = 0) -> Any:
         """A tensor as rows, of another length where it says so; one that lies differently in memory is copied."""
-        return x.detach().permute(self.order).contiguous().view(-1, columns or self.length).numpy()
+        x = x.detach() if x.requires_grad else x
+        x = x if self.straight else x.permute(self.order)
+        return x.contiguous().view(-1, columns or self.length).numpy()
 
     def flat(self, statistic: Tensor) -> Any:
         """A statistic as the loops want it."""
@@ -73,11 +77,11 @@ class Rows(NamedTuple):
 
     def gain(self, weight: Tensor | None, x: Tensor) -> Any:
         """The gain as the loops want it."""
-        return x.new_ones(self.gains).numpy() if weight is None else self._laid(weight)
+        return _constant(1.0, self.gains, x.dtype) if weight is None else self._laid(weight)
 
     def shift(self, bias: Tensor | None, x: Tensor) -> Any:
         """The shift as the loops want it."""
-        return x.new_zeros(self.gains[0], 1).numpy() if bias is None else self._laid(bias)
+        return _constant(0.0, (self.gains[0], 1), x.dtype) if bias is None else self._laid(bias)
 
     def _laid(self, parameter: Tensor) -> Any:
         return self.of(parameter.expand(self.gained), self.gains[1])
@@ -88,12 +92,13 @@ class Rows(NamedTuple):
 
     def room(self, x: Tensor, dims: Shape = ()) -> Tensor:
         """A new tensor whose memory has the same order, without the dimensions that regions span."""
-        return x.new_empty([1 if d in dims else x.shape[d] for d in self.order]).permute(self.inverse)
+        room = x.new_empty([1 if d in dims else x.shape[d] for d in self.order])
+        return room if self.straight else room.permute(self.inverse)
 
     def run(self, loops: tuple[Loop, Loop], threads: int, *arrays: Any) -> None:
         """Calls the loop over rows or the one over columns on all regions; a list of arrays has one for each thread."""
         over_rows, over_columns = loops
-        units, tile = len(self.index), min(max(-(-len(self.index) * self.length // (2 * threads)), TILES[0]), TILES[1])
+        units, tile = len(self.index), min(max(-(-len(self.index) * self.length // threads), TILES[0]), TILES[1])
 
         def over(start: int, stop: int, thread: int) -> None:
             given = [a[thread] if isinstance(a, list) else a for a in arrays]
@@ -103,6 +108,12 @@ class Rows(NamedTuple):
                 over_columns(start, stop, *given, tile)
 
         share(over, units if self.within else units * -(-self.length // tile), threads)
+
+
+@lru_cache(maxsize=16)
+def _constant(value: float, shape: Shape, dtype: torch.dtype) -> Any:
+    """An array that nobody writes to."""
+    return torch.full(shape, value, dtype=dtype, device="cpu").numpy()
 
 
 @lru_cache(maxsize=16)
@@ -124,7 +135,8 @@ def rows_of(shape: Shape, strides: Shape, dims: Shape, gained: Shape) -> Rows:
     gains = math.prod(along[:first]), math.prod(along[first:])
     inverse = tuple(sorted(range(len(shape)), key=order.__getitem__))
     index, which = numbered(sizes[:first]), numbered(along[:first])
-    return Rows(tuple(order), inverse, math.prod(sizes[first:]), kinds[last][0], gained, gains, index, which)
+    straight, length = order == sorted(order), math.prod(sizes[first:])
+    return Rows(tuple(order), inverse, straight, length, kinds[last][0], gained, gains, index, which)
 
 
 def _seen(recipe: "Recipe", x: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Rows, int]:

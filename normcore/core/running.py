@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional
@@ -10,6 +11,7 @@ from normcore.core.region import Bound
 from normcore.core.statistics import Later, Statistics, along_channels, cast, own_variance, widen
 
 State = Mapping[str, Tensor]
+RUNNING = "running_mean", "running_var"
 
 
 def track(state: State, region: Bound, stats: Statistics, momentum: float | None, pooled: bool = False) -> State:
@@ -19,18 +21,20 @@ def track(state: State, region: Bound, stats: Statistics, momentum: float | None
     averages them into a single step. A variance counts with the n - 1 estimator, as in PyTorch (TensorFlow, Keras and
     the ONNX operator use n). With momentum None every batch counts the same: ``momentum = 1 / batches seen``.
     """
-    moments = stats.moments if isinstance(stats, Later) else None
-    if moments and region.letters == ("c",):
-        return average(state, {"running_mean": moments[0], "running_var": moments[1]}, momentum)
     channels, dtype = state["running_mean"].shape[-1], state["running_mean"].dtype
-    unbiased = (
-        stats["var_unbiased"] if "var_unbiased" in stats else stats["var"] * (region.size / (region.size - 1 or 1))
-    )
-    news = [cast(region.gather(s), dtype).reshape(-1, channels) for s in (stats["mean"], unbiased)]
-    means, variances = ((new.mean(0),) if pooled else new.unbind(0) for new in news)
-    for mean, var in zip(means, variances, strict=True):
-        state = average(state, {"running_mean": mean, "running_var": var}, momentum)
-    return state
+    moments = stats.moments if isinstance(stats, Later) else None
+    if moments is None:
+        unbiased = (
+            stats["var_unbiased"] if "var_unbiased" in stats else stats["var"] * (region.size / (region.size - 1 or 1))
+        )
+        found = tuple(map(region.gather, (stats["mean"], unbiased)))
+    else:
+        found = moments()
+    news = [cast(moment, dtype).reshape(-1, channels) for moment in found]
+    if pooled or len(news[0]) == 1:
+        means = [new.mean(0) if pooled else new[0] for new in news]
+        return average(state, dict(zip(RUNNING, means, strict=True)), momentum)
+    return _average_in_turn(state, dict(zip(RUNNING, news, strict=True)), momentum)
 
 
 def average(state: State, news: Statistics, momentum: float | None) -> State:
@@ -42,6 +46,21 @@ def average(state: State, news: Statistics, momentum: float | None) -> State:
         share = seen.to(old.dtype).reciprocal() if momentum is None else momentum
         moved[name] = old.lerp(cast(new.detach() if new.requires_grad else new, old.dtype), share)
     return {**state, **moved}
+
+
+def _average_in_turn(state: State, news: Statistics, momentum: float | None) -> State:
+    """`average` for several new values (batches c) at once: the older ones have faded by as much as came after them."""
+    old = state[RUNNING[0]]
+    count = len(news[RUNNING[0]])
+    seen = state["num_batches_tracked"] + count
+    if momentum is None:
+        share: Any = seen.to(old.dtype).reciprocal()
+        kept, shares = 1 - count * share, share.expand(count, 1)
+    else:
+        faded = [(1 - momentum) ** after for after in range(count, -1, -1)]
+        kept, shares = faded[0], old.new_tensor([[momentum * fading] for fading in faded[1:]])
+    moved = {name: (shares * new.detach()).sum(0).add_(kept * state[name]) for name, new in news.items()}
+    return {**state, **moved, "num_batches_tracked": seen}
 
 
 def remembered_variance(

@@ -22,10 +22,12 @@ Optional = TypeVar("Optional", Tensor, Tensor | None)
 class Later(Mapping[str, Tensor]):
     """Statistics by name, each worked out when it is first asked for: most calls want the result alone.
 
-    `moments` are the mean and the variance, divided by n - 1, one value a region, where a kernel gave both.
+    `moments` gives the mean and the variance, divided by n - 1, one value a region in their order, where that is cheap.
     """
 
-    def __init__(self, ways: Mapping[str, Callable[[], Tensor]], moments: tuple[Tensor, Tensor] | None = None) -> None:
+    def __init__(
+        self, ways: Mapping[str, Callable[[], Tensor]], moments: Callable[[], tuple[Tensor, Tensor]] | None = None
+    ) -> None:
         self._ways, self.moments = ways, moments
         self._found: dict[str, Tensor] = {}
 
@@ -76,10 +78,9 @@ def standardize(
     total = region.size - 1 or 1 if unbiased else region.size
     recipe = Recipe(region.reduced, eps, total, centered=True, outside=eps_place == "outside")
     y, second, mean = scale_regions(recipe, region.split(wide), *_split(weight, bias, wide, region))
-    assert mean is not None, "the recipe centers"
     name = "var_unbiased" if unbiased else "var"
-    ways = {"mean": partial(region.spread, mean), name: partial(region.spread, second)}
-    return cast(y.reshape(x.shape), x.dtype), Later(ways)
+    ways = {"mean": lambda: region.spread(mean()), name: lambda: region.spread(second)}
+    return cast(y.reshape(x.shape), x.dtype), Later(ways, lambda: (mean(), second * (total / (region.size - 1 or 1))))
 
 
 def _moments(x: Tensor, region: Bound, unbiased: bool, mean: Tensor, sample_var: Tensor | None) -> Statistics:
@@ -92,7 +93,7 @@ def _moments(x: Tensor, region: Bound, unbiased: bool, mean: Tensor, sample_var:
         return region.spread(variance(x - region.spread(mean), region, unbiased))
 
     ways = {"mean": lambda: region.spread(mean), "var_unbiased" if unbiased else "var": var}
-    return Later(ways, None if sample_var is None else (mean, sample_var))
+    return Later(ways, None if sample_var is None else lambda: (mean, sample_var))
 
 
 def _split(weight: Tensor | None, bias: Tensor | None, x: Tensor, region: Bound) -> tuple[Tensor | None, Tensor | None]:

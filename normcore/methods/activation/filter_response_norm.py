@@ -56,10 +56,11 @@ def filter_response_norm(
         stats: Mapping[str, Tensor] = {"mean_square": mean_square.detach()}
     else:
         y, stats = rescale(wide, channel, eps, weight, bias)
-    if tlu:
-        y = y.clamp_min(0.0)
+    if tlu:  # in place, unless that has to be differentiated
+        y = y.clamp_min(0.0) if y.requires_grad else y.clamp_min_(0.0)
     if threshold is not None:
-        y = y + along_channels(threshold, channel)
+        threshold = along_channels(threshold, channel)
+        y = y + threshold if y.requires_grad else y.add_(threshold)
     return Normed(y.to(x.dtype), stats)
 
 
