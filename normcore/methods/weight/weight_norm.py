@@ -20,13 +20,10 @@ class _Kernel(torch.autograd.Function):
     """PyTorch's kernel, without its second gradient: that one (of torch 2.13) takes the norm for a constant."""
 
     @staticmethod
-    def forward(weight: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
-        return torch._weight_norm_interface(weight.contiguous(), gain.contiguous(), 0)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
-        ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(*inputs, output[1])
+    def forward(ctx: Any, weight: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+        output = torch._weight_norm_interface(weight.contiguous(), gain.contiguous(), 0)
+        _keep(ctx, (weight, gain), output)
+        return output
 
     @staticmethod
     def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,11 +37,27 @@ class _Kernel(torch.autograd.Function):
         along = (g * weight / norm).sum(dims, keepdim=True)
         return (g - weight / norm * along) * (gain / norm), along
 
+
+def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(*inputs, output[1])
+
+
+class _Mapped(torch.autograd.Function):
+    """The same in torch.func's transforms, which want it written so that it takes longer to call."""
+
+    @staticmethod
+    def forward(weight: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+        return torch._weight_norm_interface(weight.contiguous(), gain.contiguous(), 0)
+
+    setup_context = staticmethod(_keep)
+    backward = staticmethod(_Kernel.backward)
+
     @staticmethod
     def vmap(info: Any, in_dims: Any, *inputs: Tensor) -> tuple[tuple[Tensor, ...], tuple[int, int]]:
         """A mapped dimension is nothing but more units."""
         mapped = in_front(info.batch_size, in_dims, inputs)
-        done = _Kernel.apply(*(t.flatten(0, 1) for t in mapped))
+        done = _Mapped.apply(*(t.flatten(0, 1) for t in mapped))
         return tuple(t.unflatten(0, (info.batch_size, -1)) for t in done), (0, 0)
 
 
@@ -64,10 +77,11 @@ def weight_norm(
     if gain is None or dim is None or torch.compiler.is_compiling():
         norm = _norm(wide, unit)
         y = wide / norm if gain is None else wide * (gain / norm)
+    elif is_functorch_wrapped_tensor(wide) or is_functorch_wrapped_tensor(gain):
+        y, norm = _Mapped.apply(wide, gain)
     else:
-        wrapped = is_functorch_wrapped_tensor(wide) or is_functorch_wrapped_tensor(gain)
-        y, norm = (_Kernel.apply if wrapped or torch.is_grad_enabled() else _Kernel.forward)(wide, gain)
-    return Normed(y.to(weight.dtype), {"norm": norm.detach()})
+        y, norm = (_Kernel.apply if torch.is_grad_enabled() else _Mapped.forward)(wide, gain)
+    return Normed(cast(y, weight.dtype), {"norm": norm.detach()})
 
 
 METHOD = Method(
