@@ -35,6 +35,12 @@ class Row:
     size: int
     turned: bool = True
 
+    @classmethod
+    def of(cls, numbers: Sequence[float], size: int, turned: bool = True) -> "Row":
+        """The first five in one."""
+        before, after, apart, together, changed = numbers
+        return cls(before, after, apart, together, changed, size, turned)
+
 
 class ClipReport:
     """What a clipper did in one call.
@@ -69,14 +75,15 @@ class ClipReport:
         if isinstance(self._change, Replaced | Repeatable):
             found = self._change.pieces if isinstance(self._change, Replaced) else self._change.pieces()
             return [_replaced(piece, size) for piece, size in zip(found, self._sizes, strict=True)]
-        norms, factors = self._change.norms, self._change.factors
-        if not isinstance(factors, list):
-            norms, factors = _numbers(norms), _numbers(factors.expand(len(self._sizes)))
-            dropped = self._change.dropped
-            rows = zip(norms, factors, self._sizes, strict=True)
-            return [_multiplied([n], [f], size, turned=False, dropped=dropped) for n, f, size in rows]
-        pairs = [(_numbers(n.reshape(-1)), _numbers(f.reshape(-1))) for n, f in zip(norms, factors, strict=True)]
-        return [_multiplied(n, f, size, len(n) > 1) for (n, f), size in zip(pairs, self._sizes, strict=True)]
+        norms, factors, dropped = self._change.norms, self._change.factors, self._change.dropped
+        if isinstance(factors, list):
+            return [_multiplied(n, f, size) for n, f, size in zip(norms, factors, self._sizes, strict=True)]
+        norms, factors = _numbers(norms), _numbers(factors.expand(len(self._sizes)))
+        after, apart = _changed(norms, factors, dropped)
+        sizes = torch.tensor(self._sizes, dtype=torch.float64)
+        columns = norms, after, apart, norms * after, sizes * (factors != 1)
+        rows = zip(torch.stack(columns, 1).tolist(), self._sizes, (factors < 0).tolist(), strict=True)
+        return [Row.of(numbers, size, turned) for numbers, size, turned in rows]
 
     @cached_property
     def _whole(self) -> TensorReport:
@@ -132,25 +139,30 @@ def _restored(rows: list[Row], whole: TensorReport, norm_type: float) -> ClipRep
     return report
 
 
-def _numbers(values: Tensor) -> list[float]:
-    numbers: list[float] = values.detach().double().tolist()
-    return numbers
+def _numbers(values: Tensor) -> Tensor:
+    return values.detach().reshape(-1).to("cpu", torch.float64)
 
 
-def _multiplied(norms: list[float], factors: list[float], size: int, turned: bool, dropped: bool = False) -> Row:
-    """A tensor of which each region, of equal size, was multiplied by its factor, or dropped where that is 0."""
-    after = [norm * factor if factor or not dropped else 0.0 for norm, factor in zip(norms, factors, strict=True)]
-    apart = [norm * abs(1 - factor) for norm, factor in zip(norms, factors, strict=True)]
-    changed = size * sum(factor != 1 for factor in factors) / max(1, len(factors))
-    together = sum(norm * other for norm, other in zip(norms, after, strict=True))
-    return Row(_norm(norms), _norm(after), _norm(apart), together, changed, size, turned or min(factors, default=1) < 0)
+def _changed(norms: Tensor, factors: Tensor, dropped: bool = False) -> tuple[Tensor, Tensor]:
+    """Norms after the multiplication, and those of the difference; with `dropped` a factor of 0 makes 0 of anything."""
+    after = torch.where(factors == 0, 0.0, norms * factors) if dropped else norms * factors
+    return after, norms * (1 - factors).abs()
+
+
+def _multiplied(norms: Tensor, factors: Tensor, size: int) -> Row:
+    """A tensor of which each region, of equal size, was multiplied by its factor."""
+    norms, factors = _numbers(norms), _numbers(factors)
+    after, apart = _changed(norms, factors)
+    changed = (factors != 1).sum() * (size / max(1, len(factors)))
+    lengths = (torch.linalg.vector_norm(vector) for vector in (norms, after, apart))
+    numbers = torch.stack([*lengths, torch.dot(norms, after), changed]).tolist()
+    return Row.of(numbers, size, len(factors) > 1 or bool((factors < 0).any()))
 
 
 def _replaced(piece: tuple[Tensor, ...] | list[float], size: int) -> Row:
     """A tensor that was replaced."""
-    numbers = piece if isinstance(piece, list) else _numbers(torch.stack([part.double() for part in piece]))
-    before, after, apart, together, changed = numbers
-    return Row(before, after, apart, together, changed, size)
+    numbers = piece if isinstance(piece, list) else torch.stack([part.detach().double() for part in piece]).tolist()
+    return Row.of(numbers, size)
 
 
 def _norm(values: Sequence[float], norm_type: float = 2.0) -> float:

@@ -98,12 +98,10 @@ def norms_of(gradients: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
     return torch.stack(found if together else [norm.to(found[0].device, wide) for norm in found])
 
 
-def sizes_of(gradients: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """The norm and the largest absolute value of each gradient, as two vectors in at least float32; 0 for none."""
-    full = [widen(gradient) for gradient in gradients]
-    largest = [torch.maximum(g.amax(), -g.amin()) if g.numel() else g.new_zeros(()) for g in full]
-    norms = norms_of(gradients)
-    return norms, torch.stack([value.to(norms) for value in largest]) if largest else norms
+def largest_of(gradients: Sequence[Tensor]) -> Tensor:
+    """The largest absolute value of each gradient, as one vector in the widest precision of them; 0 for none."""
+    found = [torch.maximum(g.amax(), -g.amin()) if g.numel() else g.new_zeros(()) for g in gradients]
+    return torch.stack([value.to(found[0].device, widest(gradients)) for value in found])
 
 
 def total(norms: Tensor, norm_type: float = 2.0) -> Tensor:

@@ -19,15 +19,14 @@ from normcore.core import (
     Range,
     Region,
     in_turn,
+    largest_of,
     loops_for,
     multiply,
     norms_of,
     numbers_of,
     recalled,
     replaced,
-    sizes_of,
     widen,
-    widest,
 )
 
 Share = Annotated[float, Range(0.0, 0.9999, usual=(0.0, 0.999))]
@@ -55,8 +54,7 @@ def stable_spam_clipping(
     gradient.
     Source: Huang, Hu, Zhang and others 2025, arXiv:2502.17055.
     """
-    step = state.get("step", 0) + 1
-    names = ("maximum", "m", "v")
+    step, names = state.get("step", 0) + 1, ("maximum", "m", "v")
     zero = torch.zeros((), dtype=torch.float64)
     memories = [recalled("stable_spam_clipping", state, name, gradients, lambda _: zero) for name in names]
     if not gradients:
@@ -66,40 +64,31 @@ def stable_spam_clipping(
         found = in_turn(loops.steady, 8, gradients, numbers=[memory, step, gamma1, gamma2, theta, eps])
         if found is not None:
             gradients.change = replaced(found[:, :5])
-            after = dict(zip(names, (list(column) for column in found[:, 5:].T), strict=True))
+            after = dict(zip(names, map(list, found[:, 5:].T), strict=True))
             return Normed(gradients, {"steady_scale": []}, {"step": step} | after)
     full = [widen(gradient) for gradient in gradients]
-    norms, largest = (found.to(torch.float64) for found in sizes_of(gradients))
+    largest = largest_of(full).to(torch.float64)
     maximum, m, v = (numbers_of(memory, largest) for memory in memories)
     maximum = torch.where(largest.isfinite(), theta * maximum + (1 - theta) * largest.detach(), maximum)
     limits = maximum / (1 - theta**step)
-    wide = widest(gradients)
-    spiking = (largest > limits.to(wide)) | ~largest.isfinite()
-    cut = spiking.tolist() if spiking.is_cpu else [True] * len(full)  # a device is not waited for
-    sizes = [g.abs() if spikes else None for g, spikes in zip(full, cut, strict=True)]
+    ratios, sizes = limits / torch.where(largest == 0, 1.0, largest), [gradient.abs() for gradient in full]
     shares = [
-        None if size is None else torch.where(size > limit.to(size), (limit / most).to(size), 1.0)
-        for size, limit, most in zip(sizes, limits, largest, strict=True)
+        torch.where(size > limit.to(size), ratio.to(size), 1.0)
+        for size, limit, ratio in zip(sizes, limits, ratios, strict=True)
     ]
-    shortened = [g if share is None else g * share for g, share in zip(full, shares, strict=True)]
-    again = iter(norms_of([g for g, share in zip(shortened, shares, strict=True) if share is not None]).to(norms))
-    norms = torch.stack([norm if share is None else next(again) for norm, share in zip(norms, shares, strict=True)])
+    norms = norms_of([gradient * share for gradient, share in zip(full, shares, strict=True)]).to(largest)
     active = (norms > 0) & norms.isfinite()
     m = torch.where(active, gamma1 * m + (1 - gamma1) * norms.detach(), m)
     v = torch.where(active, gamma2 * v + (1 - gamma2) * norms.detach().square(), v)
     wanted = (m / (1 - gamma1**step)) / ((v / (1 - gamma2**step)).sqrt() + eps)
     scales = torch.where(active, wanted / torch.where(active, norms, 1.0), 1.0)
-    factors: Any = scales.to(wide)
-    lengths: Any = norms.to(wide)
-    if any(cut):
-        factors = [
-            scale.to(g) if share is None else torch.where(moves.to(g.device), share * scale.to(g), 1.0)
-            for g, share, scale, moves in zip(full, shares, scales, active, strict=True)
-        ]
-        lengths = [norm.to(g) if size is None else size for g, size, norm in zip(full, sizes, norms, strict=True)]
-    y = multiply(gradients, factors, lengths)
-    stats = {"steady_scale": [factor.detach() for factor in factors]}
-    return Normed(y, stats, {"step": step} | dict(zip(names, (list(maximum), list(m), list(v)), strict=True)))
+    factors = [
+        torch.where(moves.to(share.device), share * scale.to(share), 1.0)
+        for share, scale, moves in zip(shares, scales, active, strict=True)
+    ]
+    y = multiply(gradients, factors, sizes)
+    after = {"maximum": list(maximum), "m": list(m), "v": list(v)}
+    return Normed(y, {"steady_scale": [factor.detach() for factor in factors]}, {"step": step} | after)
 
 
 METHOD = Method(
