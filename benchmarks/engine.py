@@ -4,6 +4,7 @@ import ctypes
 import importlib.util
 import json
 import os
+import random
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -268,9 +269,9 @@ def _ratios(rivals: dict[str, Contestant], backward: bool) -> list[float | None]
         run()
         repeats[name] = max(1, int(1e-3 / (time.perf_counter() - start)))
     times: dict[str, list[float]] = {name: [] for name in runs}
-    started = time.perf_counter()
+    order, started = random.Random(0), time.perf_counter()
     while len(times["ours"]) < 3 or time.perf_counter() - started < SECONDS:
-        for name, run in runs.items():
+        for name, run in order.sample(list(runs.items()), len(runs)):  # what came before is in the cache
             start = time.perf_counter()
             for _ in range(repeats[name]):
                 run()

@@ -30,6 +30,8 @@ def track(state: State, region: Bound, stats: Statistics, momentum: float | None
         found = tuple(map(region.gather, (stats["mean"], unbiased)))
     else:
         found = moments()
+        if found[0].ndim == 1:  # one a channel
+            return average(state, dict(zip(RUNNING, found, strict=True)), momentum)
     news = [cast(moment, dtype).reshape(-1, channels) for moment in found]
     if pooled or len(news[0]) == 1:
         means = [new.mean(0) if pooled else new[0] for new in news]
