@@ -5,7 +5,6 @@ import importlib.util
 import json
 import os
 import random
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -198,11 +197,9 @@ def _of_timm(key: str, channels: int, layout: str) -> nn.Module | None:
 
 
 def _of_flax(key: str, x: Tensor, layout: str) -> Contestant | None:
-    """Flax's module under jit, on one thread too; its channels come last."""
+    """Flax's module under jit; its channels come last."""
     if not all(map(importlib.util.find_spec, ("jax", "flax"))):
         return None
-    if "jax" not in sys.modules:
-        os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     import jax  # noqa: PLC0415 - only where it is installed
     from flax import linen  # noqa: PLC0415
 

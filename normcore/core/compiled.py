@@ -6,7 +6,7 @@ of these rows are: one value a row, or one a column (a shift that is missing is 
 over a region, for its statistics and for its result, follow one another, so that the second finds it in the cache.
 
 The origin of a region is its first value, and `rest` the mean of the distances from it. Sums of many values
-are float64.
+are float64. From about 1e18 on the squares of float32 values overflow (in PyTorch's kernels from 1e17 on).
 """
 
 from typing import Any
@@ -15,11 +15,11 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-CHUNK = 1024
+CHUNK = 256
 """Values of a row summed in their own precision, before the sum goes on in float64."""
-FAR = 64.0
-"""How many variances the square of the distance from the origin to the mean may have: digits of the variance are lost
-to it, as the distances are float32. Beyond it the mean is taken as the origin, and all is summed again."""
+FAR, FAR_COLUMN = 4.0, 25.0
+"""How many variances the square of the distance from the origin to the mean may have: so many digits of the variance
+are lost in sums of float32. Beyond it, all is summed again about the mean: for a row, or a whole tile of columns."""
 
 
 def _with(*fastmath):
@@ -78,7 +78,8 @@ def add_squares(squares, rows):
 
 @compiled
 def eight(rows, index, m, low, high, nothing):
-    """Some columns of eight rows that an index names, the first being its m-th; beyond its end, of a row of nothing."""
+    """Some columns of eight rows that an index names, the first being its m-th; beyond its end, of a row of nothing:
+    the center, whose distance from itself is 0 (where nothing is centered, that is a row of zeros)."""
     last = len(index) - 1
     whole = m + 7 <= last
     return (
@@ -95,7 +96,7 @@ def eight(rows, index, m, low, high, nothing):
 
 @summing
 def some_moments(values, origin):
-    """The same of all values together, in their own precision."""
+    """The sums of the distances from an origin and of their squares, in the precision of the values."""
     some = squares = values.dtype.type(0)
     for j in range(len(values)):
         distance = values[j] - origin
@@ -106,7 +107,7 @@ def some_moments(values, origin):
 
 @compiled
 def moments(row, origin):
-    """The same of a row."""
+    """`some_moments` of a row."""
     some = squares = 0.0
     for begin in range(0, len(row), CHUNK):
         more = some_moments(row[begin : begin + CHUNK], origin)
@@ -125,13 +126,16 @@ def tile_at(unit, length, tile):
 
 @compiled
 def settle(some, squares, center, origin, members, total, second, rest):
-    """From the sums of columns what `columns_forward` finds; whether the mean of one is too far from its center."""
+    """Writes the variances and the rests of columns, from the sums of the distances from a center and their squares.
+
+    Gives whether a center is too far from its mean.
+    """
     far = False
     for j in range(len(some)):
         middle = some[j] / members
         away = some[j] * middle
         left = squares[j] - away if not squares[j] < away else 0.0  # nan stays nan
-        far |= away > FAR * left
+        far |= away > FAR_COLUMN * left
         second[j], rest[j] = left / total, np.float64(center[j]) - origin[j] + middle
     return far
 

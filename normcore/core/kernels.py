@@ -24,7 +24,7 @@ class Standardized(NamedTuple):
 def fused(x: Tensor, region: Bound, eps: float, weight: Tensor | None, bias: Tensor | None) -> Standardized | None:
     """Each region to mean 0 and variance 1, through the kernel that takes this region, gain and bias; None if none."""
     contiguous = x.is_contiguous()
-    if contiguous and region.tail and _shaped(region.tail, weight, bias):
+    if contiguous and region.tail and _along_tail(region, weight, bias):
         return Standardized(*torch.native_layer_norm(x, region.tail, weight, bias, eps)[:2])
     if _shaped((region.shape[region.channel_axis],), weight, bias):
         if contiguous and region.groups and region.channel_axis == 1:
@@ -51,9 +51,15 @@ def _in_rows(x: Tensor, region: Bound, eps: float, weight: Tensor | None, bias: 
 
 def fused_rms(x: Tensor, region: Bound, eps: float, weight: Tensor | None) -> Tensor | None:
     """Each region to mean square 1, through PyTorch's kernel; None without one, or where compiled loops are faster."""
-    if compilable(x) or not region.tail or not x.is_contiguous() or not _shaped(region.tail, weight):
+    if compilable(x) or not region.tail or not x.is_contiguous() or not _along_tail(region, weight):
         return None
     return torch.rms_norm(x, region.tail, weight, eps)
+
+
+def _along_tail(region: Bound, weight: Tensor | None, bias: Tensor | None = None) -> bool:
+    """Whether gain and bias lie where the kernel for layers expects them: along the last axes, from the channels on."""
+    from_channels = region.channel_axis >= len(region.shape) - len(region.tail)
+    return (weight is None and bias is None) or (from_channels and _shaped(region.tail, weight, bias))
 
 
 def _shaped(shape: tuple[int, ...], weight: Tensor | None, bias: Tensor | None = None) -> bool:

@@ -57,7 +57,7 @@ def _average_in_turn(state: State, news: Statistics, momentum: float | None) -> 
     seen = state["num_batches_tracked"] + count
     if momentum is None:
         share: Any = seen.to(old.dtype).reciprocal()
-        kept, shares = 1 - count * share, share.expand(count, 1)
+        kept, shares = (seen - count) * share, share.expand(count, 1)
     else:
         faded = [(1 - momentum) ** after for after in range(count, -1, -1)]
         kept, shares = faded[0], old.new_tensor([[momentum * fading] for fading in faded[1:]])

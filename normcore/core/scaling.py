@@ -1,6 +1,6 @@
 """Regions that no fused kernel of PyTorch fits: one formula, and for large tensors compiled loops that follow it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -40,11 +40,11 @@ class Recipe(NamedTuple):
 
 
 class Scaled(NamedTuple):
-    """The result, the mean square or variance of each region, and what gives its mean, in shapes that broadcast."""
+    """The result, the mean square or variance of each region, and its mean, in shapes that broadcast."""
 
     y: Tensor
     second: Tensor
-    mean: Callable[[], Tensor]
+    mean: Tensor | None
 
 
 def root(x: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ def scale_regions(recipe: Recipe, x: Tensor, weight: Tensor | None, bias: Tensor
     elif any(_followed(t) or (t.requires_grad and torch.is_grad_enabled()) for t in tensors):
         steps = _Compiled.apply
     y, second, *rest = steps(recipe, x, weight, bias)
-    return Scaled(y, second.detach(), lambda: _origin(recipe, x) + rest[0].detach())
+    return Scaled(y, second.detach(), _origin(recipe, x) + rest[0].detach() if rest else None)
 
 
 def _followed(t: Tensor) -> bool:

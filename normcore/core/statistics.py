@@ -22,7 +22,8 @@ Optional = TypeVar("Optional", Tensor, Tensor | None)
 class Later(Mapping[str, Tensor]):
     """Statistics by name, each worked out when it is first asked for: most calls want the result alone.
 
-    `moments` gives the mean and the variance, divided by n - 1, one value a region in their order, where that is cheap.
+    `moments` gives the mean and the variance, divided by n - 1, where that is cheap: one value a region in their order,
+    as a vector or in the shape of the split view.
     """
 
     def __init__(
@@ -79,8 +80,14 @@ def standardize(
     recipe = Recipe(region.reduced, eps, total, centered=True, outside=eps_place == "outside")
     y, second, mean = scale_regions(recipe, region.split(wide), *_split(weight, bias, wide, region))
     name = "var_unbiased" if unbiased else "var"
-    ways = {"mean": lambda: region.spread(mean()), name: lambda: region.spread(second)}
-    return cast(y.reshape(x.shape), x.dtype), Later(ways, lambda: (mean(), second * (total / (region.size - 1 or 1))))
+    assert mean is not None, "the recipe centers"
+    ways = {"mean": partial(region.spread, mean), name: partial(region.spread, second)}
+    moments = partial(_with_sample_variance, mean, second, total / (region.size - 1 or 1))
+    return cast(y.reshape(x.shape), x.dtype), Later(ways, moments)
+
+
+def _with_sample_variance(mean: Tensor, second: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    return mean, second * share
 
 
 def _moments(x: Tensor, region: Bound, unbiased: bool, mean: Tensor, sample_var: Tensor | None) -> Statistics:

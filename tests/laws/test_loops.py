@@ -13,7 +13,7 @@ from torch.func import functional_call, grad, jvp, vjp, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from normcore import METHODS, Method, layer
-from normcore.core import compiled, rows, team
+from normcore.core import LETTERS, Bound, compiled, rows, team
 
 IN_LOOPS = [
     ("positional_norm", "image"),  # a region a column
@@ -193,6 +193,48 @@ def test_long_sums_keep_their_digits(key: str, layout: str) -> None:
     y = METHODS[key](x, layout, weight=torch.ones(16), bias=bias).y
     (slope,) = torch.autograd.grad(y, bias, torch.full_like(y, 0.1))
     torch.testing.assert_close(slope, torch.full((16,), 0.1 * 2**17), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("deviations", [3.0, 7.9, 50.0])
+@pytest.mark.parametrize(("key", "layout"), [("group_norm", "image"), ("bert_layer_norm", "tokens"), *IN_LOOPS[:4]])
+def test_a_first_value_some_deviations_off_costs_no_digits(
+    key: str, layout: str, deviations: float, loops: list[str]
+) -> None:
+    x = draw(layout, seed=15, dtype=torch.float32, n=8, c=60, h=15, w=17, t=200, l=500)
+    method = METHODS[key]
+    (region,) = method.bound(x.shape, layout)
+    assert isinstance(region, Bound)
+    first = tuple(slice(1) if d in region.reduced else slice(None) for d in range(len(region.split_shape)))
+    region.split(x)[first] = deviations
+    one, exact = (method(each, layout) for each in (x.transpose(0, 1).contiguous().transpose(0, 1), x.double()))
+    for name, expected in exact.stats.items():
+        if name != "mean":
+            torch.testing.assert_close(one.stats[name].double(), expected, rtol=2e-6, atol=0)
+    torch.testing.assert_close(one.y.double(), exact.y, rtol=2e-6, atol=5e-6)
+    assert loops
+
+
+def test_statistics_stay_what_they_were(loops: list[str]) -> None:
+    x = draw("image") + 5
+    stats = METHODS["batch_norm"](x).stats
+    expected = x.mean((0, 2, 3), keepdim=True)
+    x.zero_()
+    torch.testing.assert_close(stats["mean"], expected)
+    assert loops
+
+
+@pytest.mark.parametrize(
+    ("key", "layout"),
+    [(key, layout) for key, method in METHODS.items() if method.family == "activation" for layout in method.layouts],
+)
+def test_a_gain_is_never_laid_along_another_axis(key: str, layout: str) -> None:
+    """With axes of one size shapes do not tell them apart; memory in another order keeps PyTorch's kernels away."""
+    method = METHODS[key]
+    x = draw(layout, seed=16, **dict.fromkeys(LETTERS[layout], 6))
+    tensors = learned(method, x, layout, {})
+    for chosen in (tensors, {name: t for name, t in tensors.items() if name != "bias"}):
+        one, other = (method(each, layout, **chosen).y for each in (x, x.mT.contiguous().mT))
+        torch.testing.assert_close(one, other)
 
 
 def test_gains_of_their_own_ways(loops: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

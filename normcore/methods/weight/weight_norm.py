@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import torch
 from torch import Tensor
-from torch._C._functorch import is_functorch_wrapped_tensor
 
 from normcore.core import Bound, Method, Normed, OneOf, Paper, Region, Slot, cast, in_front, widen
 
@@ -77,7 +76,7 @@ def weight_norm(
     if gain is None or dim is None or torch.compiler.is_compiling():
         norm = _norm(wide, unit)
         y = wide / norm if gain is None else wide * (gain / norm)
-    elif is_functorch_wrapped_tensor(wide) or is_functorch_wrapped_tensor(gain):
+    elif torch._C._are_functorch_transforms_active():
         y, norm = _Mapped.apply(wide, gain)
     else:
         y, norm = (_Kernel.apply if torch.is_grad_enabled() else _Mapped.forward)(wide, gain)
