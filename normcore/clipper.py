@@ -18,14 +18,16 @@ __all__ = ["ClipReport", "Clipper", "TensorReport", "clipper", "per_example_grad
 
 
 class Clipper:
-    """Clips the gradients of parameters, like ``torch.nn.utils.clip_grad_norm_``. Made by `clipper`."""
+    """Clips the gradients of parameters, like ``torch.nn.utils.clip_grad_norm_``. Made by `clipper`.
+
+    It is for one thread: of calls in several at the same time, what it remembers and reports is mixed up.
+    """
 
     def __init__(self, key: str, **settings: Any) -> None:
         self.method = method(key, "gradient")
         self.settings = self.method.settings(settings, {})
         self.state: dict[str, Any] = {}
-        self._room: list[Tensor] = []
-        self._last: Callable[[], ClipReport | None] = _nothing
+        self._kept: list[tuple[list[Tensor], Callable[[], ClipReport | None]]] = []
 
     @torch.no_grad()
     def __call__(self, parameters: Tensor | Iterable[Tensor]) -> ClipReport:
@@ -44,9 +46,10 @@ class Clipper:
         given = self._listed(parameters)
         name = "grad_sample" if self.method.per_example else "grad"
         here = [i for i, p in enumerate(given) if getattr(p, name, None) is not None]
-        if last := self._last():
-            last.settle()
-        gradients = Examples() if self.method.per_example else Owned(self._room)
+        room, last = self._kept.pop() if self._kept else ([], _nothing)  # another thread that calls now has its own
+        if unread := last():
+            unread.settle()
+        gradients = Examples() if self.method.per_example else Owned(room)
         beside = []
         if self.method.per_example and any(p.grad is not None for i, p in enumerate(given) if i not in set(here)):
             raise NormcoreError(
@@ -67,7 +70,7 @@ class Clipper:
             self._write([given[i] for i in here], gradients, normed, step)
         self.state = self._remember(dict(normed.state), here, len(given))
         report = ClipReport(gradients.change, sizes, self.settings.get("norm_type", 2.0))
-        self._last = ref(report)
+        self._kept = [(gradients.room, ref(report))]
         return report
 
     def _listed(self, parameters: Any) -> list[Tensor]:
@@ -155,7 +158,7 @@ class Clipper:
         samples.change = Replaced(pieces)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_room": [], "_last": _nothing}
+        return self.__dict__ | {"_kept": []}
 
     def state_dict(self) -> dict[str, Any]:
         """A copy of the clipper's memory: numbers, tensors and lists of them; empty for methods that have none."""
@@ -181,6 +184,9 @@ def _nothing() -> None:
 
 def clipper(key: str, **settings: Any) -> Clipper:
     """A clipper by the key of its method, to be called with parameters after ``backward()``.
+
+    Large gradients on a CPU go through loops that are compiled when they are first needed: that takes some seconds
+    once, and a fraction of one in each process after that.
 
     Raises:
         NormcoreError: No such method or setting, or a value outside its domain.

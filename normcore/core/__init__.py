@@ -5,7 +5,7 @@ from normcore.core.context import along_samples, chosen_rows, standardize_counte
 from normcore.core.domains import FLAG, Divides, Domain, OneOf, Range
 from normcore.core.errors import NormcoreError
 from normcore.core.facts import Identity, Normed, Paper, Param
-from normcore.core.flat import in_parts, in_turn, loops_for
+from normcore.core.flat import in_parts, in_turn, large, loops_for
 from normcore.core.gradients import (
     Examples,
     Multiplied,
@@ -119,6 +119,7 @@ __all__ = [
     "in_parts",
     "in_turn",
     "inverse",
+    "large",
     "largest_of",
     "loops_for",
     "moved_toward",

@@ -15,6 +15,11 @@ from normcore.core.compiled import compiled, summing
 
 CHUNK = 4096
 """Values summed in their own precision, before the sum goes on in float64."""
+LEAST = 1e-30
+"""A sum of squares below which, as beyond the largest number, some are lost in float32: it is taken in float64 then."""
+BEFORE, AFTER, APART, ALONG, CHANGED = range(5)
+"""What a loop finds that replaces values: the sums of squares before, after and of the difference, of products, and how
+many values changed."""
 
 
 @intrinsic
@@ -76,12 +81,28 @@ def squares_of(values):
     return some
 
 
+@summing
+def wide_squares_of(values):
+    """The sum of squares in float64."""
+    some = 0.0
+    for j in range(len(values)):
+        some += np.float64(values[j]) * values[j]
+    return some
+
+
+@compiled
+def sound(some, values):
+    """A sum of squares, taken again if it left the range of its precision."""
+    return np.float64(some) if LEAST < some < np.inf else wide_squares_of(values)
+
+
 @compiled
 def squares_in_chunks(values):
     """The sum of squares."""
     some = 0.0
     for begin in range(0, len(values), CHUNK):
-        some += squares_of(values[begin : begin + CHUNK])
+        chunk = values[begin : begin + CHUNK]
+        some += sound(squares_of(chunk), chunk)
     return some
 
 
@@ -115,7 +136,7 @@ def size_of(values, bits):
     for begin in range(0, len(values), CHUNK):
         chunk = values[begin : begin + CHUNK]
         some, most = sum_and_largest(chunk, chunk.view(bits.dtype), np.iinfo(bits.dtype).max)
-        squares += some
+        squares += sound(some, chunk)
         largest[0] = max(largest[0], most)
     return squares, largest.view(values.dtype)[0]
 
@@ -157,19 +178,18 @@ def cut(part, usual, factor, share, most, row):
         moved = toward(usual[j], new * new, share)
         usual[j] = moved if moved <= most else usual[j]
         part[j] = new
-        row[0] += np.float64(old) * old
-        row[1] += np.float64(new) * new
-        row[2] += np.float64(old - new) * (old - new)
-        row[3] += np.float64(old) * new
-        row[4] += new != old and not np.isnan(old)
+        row[BEFORE] += np.float64(old) * old
+        row[AFTER] += np.float64(new) * new
+        row[APART] += np.float64(old - new) * (old - new)
+        row[ALONG] += np.float64(old) * new
+        row[CHANGED] += new != old and not np.isnan(old)
 
 
 @compiled
 def spikes(start, stop, lists, found, factor, share):
     """Cuts values to the root of a multiple of v (not, if the factor is infinite), then moves v toward their squares.
 
-    A square that is not finite does not enter v. Finds the sums of squares before, after and of the difference, of
-    products, and how many elements changed.
+    A square that is not finite does not enter v.
     """
     number, most = lists.like.dtype.type, np.finfo(lists.like.dtype).max
     factor, share = number(factor), number(share)
@@ -182,9 +202,9 @@ def spikes(start, stop, lists, found, factor, share):
                 cut(some, usual, factor, share, most, row)
             else:  # as nearly always
                 squares = enter(some, usual, share)
-                row[0] += squares
-                row[1] += squares
-                row[3] += squares
+                row[BEFORE] += squares
+                row[AFTER] += squares
+                row[ALONG] += squares
 
 
 @summing
@@ -273,79 +293,52 @@ def lower(values, mean):
 
 @compiled
 def centralize(order, lists, firsts, found, alone):
-    """Subtracts the mean of each unit, but not in tensors that are to be let alone; finds what `spikes` does."""
+    """Subtracts the mean of each unit, but not in tensors that are to be let alone; finds it for each tensor."""
     for unit in units_of(order, lists, firsts):
         i, some, after = unit[1], 0.0, 0.0
         gradient, row = part(lists, i, 0, unit[2], unit[3]), found[i]
         for begin in range(0, len(gradient), CHUNK):
             more, squares = sum_and_squares(gradient[begin : begin + CHUNK])
             some += more
-            row[0] += squares
+            row[BEFORE] += squares
         mean = gradient.dtype.type(0 if alone[i] else some / max(1, len(gradient)))
         for begin in range(0, len(gradient), CHUNK):
             squares, changed = lower(gradient[begin : begin + CHUNK], mean)
             after += squares
-            row[4] += changed
-        row[1] += after
-        row[2] += np.float64(mean) * mean * len(gradient)
-        row[3] += after + mean * (some - np.float64(mean) * len(gradient))
+            row[CHANGED] += changed
+        row[AFTER] += after
+        row[APART] += np.float64(mean) * mean * len(gradient)
+        row[ALONG] += after + mean * (some - np.float64(mean) * len(gradient))
 
 
 @summing
-def squares_below(values, limit, share):
-    """The sum of squares of a chunk, if what is beyond a limit is multiplied by its share."""
-    some = values.dtype.type(0)
+def squares_about(values, limit):
+    """The sums of squares of what is within a limit and of what is beyond it, and how many that are."""
+    within = beyond = 0.0
+    count = 0
     for j in range(len(values)):
-        factor = share if abs(values[j]) > limit else values.dtype.type(1)
-        some += (factor * values[j]) * (factor * values[j])
-    return some
-
-
-@summing
-def scale_below(values, limit, share, scale):
-    """Multiplies a chunk, and what is beyond the limit by its share too; the sums that `spikes` finds, all that was
-    multiplied by another factor than 1 having changed."""
-    before = after = apart = along = values.dtype.type(0)
-    changed = 0
-    for j in range(len(values)):
-        old = values[j]
-        factor = share * scale if abs(old) > limit else scale
-        new = factor * old
-        before += old * old
-        after += new * new
-        apart += (old - new) * (old - new)
-        along += old * new
-        changed += factor != 1
-        values[j] = new
-    return before, after, apart, along, changed
+        square = np.float64(values[j]) * values[j]
+        far = abs(values[j]) > limit
+        within += 0.0 if far else square
+        beyond += square if far else 0.0
+        count += far
+    return within, beyond, count
 
 
 @compiled
-def cut_squares(gradient, limit, share):
-    """`squares_below` of a gradient."""
-    some = 0.0
-    for begin in range(0, len(gradient), CHUNK):
-        some += squares_below(gradient[begin : begin + CHUNK], limit, share)
-    return some
-
-
-@compiled
-def scale_cut(gradient, limit, share, scale, row):
-    """`scale_below` of a gradient, from its end, which was read last."""
+def scale_cut(gradient, limit, share, scale):
+    """Multiplies a gradient from its end, which was read last, and what is beyond the limit by its share too."""
     for end in range(len(gradient), 0, -CHUNK):
-        before, after, apart, along, changed = scale_below(gradient[max(0, end - CHUNK) : end], limit, share, scale)
-        row[0] += before
-        row[1] += after
-        row[2] += apart
-        row[3] += along
-        row[4] += changed
+        chunk = gradient[max(0, end - CHUNK) : end]
+        for j in range(len(chunk)):
+            chunk[j] *= share * scale if abs(chunk[j]) > limit else scale
 
 
 @compiled
 def steady(order, lists, firsts, found, memory, step, gamma1, gamma2, theta, eps):
     """Multiplies elements above a running maximum by ``maximum / largest``, and each tensor to a steady norm.
 
-    The memory has the maximum and the averages of norms and of their squares; found are what `spikes` finds, and the
+    The memory has the maximum and the averages of norms and of their squares; found are what other loops find, and the
     new memory. What is not finite, or 0, is left alone and moves no norms.
     """
     number = lists.like.dtype.type
@@ -357,25 +350,27 @@ def steady(order, lists, firsts, found, memory, step, gamma1, gamma2, theta, eps
             maximum = theta * maximum + (1 - theta) * largest
         limit = maximum / (1 - theta**step)
         below, share = number(limit), number(limit / largest if largest > limit and np.isfinite(largest) else 1)
-        before, squares = squares, squares if share == 1 else cut_squares(gradient, below, share)
-        norm = np.sqrt(squares)
+        within, beyond, count = (squares, 0.0, 0) if share == 1 else squares_about(gradient, below)
+        cut = within + np.float64(share) * share * beyond
+        norm = np.sqrt(cut)
+        row[BEFORE], row[AFTER], row[ALONG] = within + beyond, within + beyond, within + beyond
         if norm > 0 and np.isfinite(norm):
-            m, v = gamma1 * m + (1 - gamma1) * norm, gamma2 * v + (1 - gamma2) * squares
-            wanted = m / (1 - gamma1**step) / (np.sqrt(v / (1 - gamma2**step)) + eps)
-            scale_cut(gradient, below, share, number(wanted / norm), row)
-        else:
-            row[0], row[1], row[3] = before, before, before
+            m, v = gamma1 * m + (1 - gamma1) * norm, gamma2 * v + (1 - gamma2) * cut
+            scale = number(m / (1 - gamma1**step) / (np.sqrt(v / (1 - gamma2**step)) + eps) / norm)
+            both = np.float64(share * scale)
+            row[AFTER], row[ALONG] = within * scale * scale + beyond * both * both, within * scale + beyond * both
+            row[APART] = within * (1 - np.float64(scale)) ** 2 + beyond * (1 - both) ** 2
+            row[CHANGED] = (len(gradient) - count) * (scale != 1) + count * (both != 1)
+            scale_cut(gradient, below, share, scale)
         row[5], row[6], row[7] = maximum, m, v
 
 
 NUMERATOR = 4.89352456e-3, 6.37261929e-4, 1.48572236e-5, 5.12229709e-8, -8.60467152e-11, 2.00018790e-13, -2.76076848e-16
 DENOMINATOR = 4.89352519e-3, 2.26843463e-3, 1.18534706e-4, 1.19825840e-6
 OVER, UNDER = (tuple(map(np.float32, numbers)) for numbers in (NUMERATOR, DENOMINATOR))
-EDGE, SMALL = np.float32(7.90531111), np.float32(4e-4)
-"""tanh(x) = x * OVER(x²) / UNDER(x²) to 3e-7 of itself, where x is cut at EDGE: Eigen's polynomials for float32.
-
-Below SMALL, x itself is closer than a float32 can tell.
-"""
+EDGE, SMALL, ONE = np.float32(7.90531111), np.float32(4e-4), np.float32(1)
+"""tanh(x) = x * OVER(x²) / UNDER(x²) to 3e-7 of itself (so neighbors keep their order no better), up to EDGE: Eigen's
+polynomials for float32. Beyond it, it is 1; below SMALL, x itself is closer than a float32 can tell."""
 
 
 @compiled
@@ -388,8 +383,9 @@ def bend(values, before, threshold, shrink):
         s = cut * cut
         above = OVER[0] + s * (OVER[1] + s * (OVER[2] + s * (OVER[3] + s * (OVER[4] + s * (OVER[5] + s * OVER[6])))))
         below = UNDER[0] + s * (UNDER[1] + s * (UNDER[2] + s * UNDER[3]))
+        bent = cut * above / below
         if abs(x) >= SMALL:  # neither nan
-            values[j] = threshold * (cut * above / below)
+            values[j] = threshold * (bent if abs(x) < EDGE else np.copysign(ONE, x))
 
 
 @compiled

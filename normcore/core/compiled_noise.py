@@ -12,7 +12,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from normcore.core.compiled import compiled, summing
-from normcore.core.compiled_gradients import between, overlap
+from normcore.core.compiled_gradients import AFTER, ALONG, APART, BEFORE, CHANGED, between, overlap
 
 CHUNK = 1024
 """Numbers that are drawn together: half are first coordinates of normal points in the plane, half second ones."""
@@ -103,8 +103,11 @@ def add(values, noise):
 
 @compiled
 def add_noise(start, stop, lists, found, keys, deviation):
-    """Adds normal noise to values. Finds the sums of squares before, after and of the difference, of products, and how
-    many elements changed. `keys` are the seed and the step."""
+    """Adds normal noise to values; `keys` are the seed and the step.
+
+    A chunk is drawn whole also where it is only worked on in part. It begins to count where its tensor lies, all being
+    laid end to end with a chunk of room after each, so that none counts where another does.
+    """
     half = CHUNK // 2
     low, high, noise = np.empty(half, np.uint32), np.empty(half, np.uint32), np.empty(CHUNK, np.float32)
     key = mixed(mixed(np.uint64(keys[0]) + GOLDEN) + np.uint64(keys[1]))
@@ -116,8 +119,8 @@ def add_noise(start, stop, lists, found, keys, deviation):
             normals(low, high, noise[:half], noise[half:], SINGLE(deviation))
             here = values[max(chunk - begin, 0) : chunk + CHUNK - begin]
             before, after, apart, along, changed = add(here, noise[max(begin - chunk, 0) :])
-            found[i, 0] += before
-            found[i, 1] += after
-            found[i, 2] += apart
-            found[i, 3] += along
-            found[i, 4] += changed
+            found[i, BEFORE] += before
+            found[i, AFTER] += after
+            found[i, APART] += apart
+            found[i, ALONG] += along
+            found[i, CHANGED] += changed

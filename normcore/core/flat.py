@@ -1,15 +1,16 @@
 """Lists of large tensors through compiled loops, shared out among threads by their elements or tensor by tensor."""
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.autograd.graph import increment_version
 
-from normcore.core.rows import LARGE, readable, unwatched
+from normcore.core.rows import LARGE, SHORT, readable, unwatched
 from normcore.core.team import share, threads_for
 
 Loop = Callable[..., None]
@@ -28,13 +29,21 @@ class Lists(NamedTuple):
     addresses: Any
 
 
-def loops_for(*lists: Sequence[Tensor]) -> ModuleType | None:
+def large(tensors: Sequence[Tensor]) -> bool:
+    """Whether a list has so many numbers that loops are worth it."""
+    return sum(map(Tensor.numel, tensors)) >= LARGE
+
+
+def loops_for(*lists: Sequence[Tensor], units: int = 0) -> ModuleType | None:
     """The compiled loops, if they can take these lists side by side and that is worth it.
 
-    All tensors must be plain ones in memory of their own order, of one precision, float32 or float64.
+    All tensors must be plain ones in memory of their own order, of one precision, float32 or float64, and none of the
+    first list may lie where another does. With `units`, so many parts of them are looked at one by one.
     """
     first = lists[0]
-    if torch.is_grad_enabled() or sum(map(Tensor.numel, first)) < LARGE or not unwatched():
+    if torch.is_grad_enabled() or not large(first) or not unwatched():
+        return None
+    if sum(map(Tensor.numel, first)) < SHORT * units:
         return None
     for some in lists:
         for tensor, beside in zip(some, first, strict=True):
@@ -46,6 +55,9 @@ def loops_for(*lists: Sequence[Tensor]) -> ModuleType | None:
                 and (tensor is beside or tensor.shape == beside.shape)
             ):
                 return None
+    places = sorted((t.data_ptr(), t.data_ptr() + t.element_size() * t.numel()) for t in first if t.numel())
+    if any(end > start for (_, end), (start, _) in pairwise(places)):
+        return None
     from normcore.core import compiled_gradients  # noqa: PLC0415 - a compiler takes a while to load
 
     return compiled_gradients
@@ -59,6 +71,7 @@ def in_parts(loop: Loop, columns: int, *lists: Sequence[Tensor], numbers: Sequen
     found = torch.zeros(threads, len(lists[0]), columns, dtype=torch.float64, device="cpu")
     room, known = found.numpy(), _alike(numbers)
     share(lambda start, stop, thread: loop(start, stop, given, room[thread], *known), total, threads)
+    increment_version(lists[0])
     return found
 
 
@@ -68,23 +81,20 @@ def in_turn(
     *lists: Sequence[Tensor],
     numbers: Sequence[Any] = (),
     counts: Sequence[int] | None = None,
-) -> Tensor | None:
+) -> Tensor:
     """What a loop finds as it takes tensor by tensor: what it reads twice is then in the cache.
 
     `counts` says how many units a tensor has, one without it; what is found has a row for each unit (at least one for
-    each tensor). None where a tensor is so large that most threads would
-    wait for the one that has it.
+    each tensor). No more threads are at work than one large tensor leaves something to do.
     """
     sizes = list(map(Tensor.numel, lists[0]))
-    threads = threads_for(sum(sizes))
+    threads = max(1, min(threads_for(sum(sizes)), int(UNEVEN * sum(sizes) / max(1, *sizes))))
     hands: list[list[int]] = [[] for _ in range(threads)]
     loads = [0] * threads
     for i in sorted(range(len(sizes)), key=sizes.__getitem__, reverse=True):
         least = loads.index(min(loads))
         hands[least].append(i)
         loads[least] += sizes[i]
-    if max(loads) * threads > UNEVEN * sum(loads):
-        return None
     given, firsts, orders = _laid(lists), _numbers(_starts(counts or [1] * len(sizes))), list(map(_numbers, hands))
     found = torch.zeros(max(int(firsts[-1]), len(sizes)), columns, dtype=torch.float64, device="cpu")
     room, known = found.numpy(), _alike(numbers)
@@ -94,6 +104,7 @@ def in_turn(
             loop(order, given, firsts, room, *known)
 
     share(work, threads, threads)
+    increment_version(lists[0])
     return found
 
 

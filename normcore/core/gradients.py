@@ -190,11 +190,9 @@ def multiply_in_turn(
     Returns:
         The norms before, the factors, and what else the loop finds: of each tensor, or of as many units as it has.
     """
-    if not isinstance(gradients, Owned) or not (loops := loops_for(gradients, beside)):
+    if not isinstance(gradients, Owned) or not (loops := loops_for(gradients, beside, units=sum(counts or ()))):
         return None
     found = in_turn(getattr(loops, loop), 3, gradients, beside, numbers=numbers, counts=counts)
-    if found is None:
-        return None
     norms, factors, others = found.to(gradients[0].dtype).unbind(1)
     gradients.change = Multiplied(norms, factors)
     if counts:

@@ -39,6 +39,7 @@ def readable(t: Tensor, dtype: torch.dtype) -> bool:
         and dtype in (torch.float32, torch.float64)
         and type(t) in (Tensor, nn.Parameter)
         and not t.is_neg()
+        and not t._is_zerotensor()
     )
 
 

@@ -41,7 +41,7 @@ def multiply_by_trust(
         sums = [torch.add(gradient, weight.to(gradient), alpha=weight_decay) for gradient, weight in pairs]
     lengths, norms = norms_of(weights), norms_of(sums)
     there = (norms > 0) & (lengths.to(norms) > 0)
-    below = norms if added else norms + weight_decay * lengths.to(norms)
+    below = norms if added or not weight_decay else norms + weight_decay * lengths.to(norms)
     ratios = torch.where(there, coefficient * lengths.to(norms) / torch.where(there, below, 1.0), 1.0).clamp(max=most)
     if weight_decay:
         return Trusted(lengths, norms, ratios, _decayed(gradients, weights, weight_decay, ratios))

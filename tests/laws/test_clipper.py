@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -170,14 +171,98 @@ def test_loops_find_the_statistics_of_the_formula(
             torch.testing.assert_close(one, other)
 
 
-def test_one_tensor_that_is_nearly_all_is_shared_out_by_pytorch(looped: list[int]) -> None:
-    for key in ("update_rms_clipping", "lamb_trust_ratio", "adaptive_gradient_clipping"):
-        large, plain = several(1, torch.float32, [(3,), (70, 150)]), several(1, torch.float32, [(3,), (70, 150)])
-        clipper(key)(large)
-        for parameter in plain:
-            clipper(key)([parameter])
-        assert not looped
-        np.testing.assert_allclose(flat(large), flat(plain), rtol=1e-5)
+def test_one_tensor_that_is_nearly_all_is_taken_by_one_thread(
+    looped: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in ("update_rms_clipping", "lamb_trust_ratio", "gradient_centralization"):
+        one, other = (several(1, torch.float32, [(3,), (70, 150)]) for _ in range(2))
+        clipper(key)(one)
+        assert set(looped) == {1}
+        with monkeypatch.context() as patch:
+            patch.setattr(flat_lists, "LARGE", 2**60)
+            clipper(key)(other)
+        np.testing.assert_allclose(flat(one), flat(other), rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_that_lie_in_one_place_keep_off_the_loops(looped: list[int]) -> None:
+    first, second = several(1, torch.float32, [(70, 150)])[0], several(2, torch.float32, [(70, 150)])[0]
+    second.grad = first.grad
+    clipper("lamb_trust_ratio")([first, second])
+    whole = torch.randn(20_000)
+    parts = [nn.Parameter(torch.randn(12_000)) for _ in range(2)]
+    for part, start in zip(parts, (0, 8_000), strict=True):
+        part.grad = whole[start : start + 12_000]
+    clipper("gradient_centralization")(parts)
+    zeros = several(3, torch.float32)
+    zeros[1].grad = torch._efficientzerotensor(zeros[1].shape)
+    with pytest.raises(RuntimeError, match="ZeroTensors are immutable"):
+        clipper("lamb_trust_ratio")(zeros)
+    thin = nn.Parameter(torch.randn(2000, 3))
+    thin.grad = torch.randn(2000, 3)
+    clipper("gradient_centralization")([thin])
+    assert not looped
+
+
+@pytest.mark.parametrize(("key", "settings"), LOOPED)
+def test_autograd_sees_that_a_loop_changed_a_gradient(key: str, settings: dict[str, float], looped: list[int]) -> None:
+    given = several(4, torch.float32)
+    before = [p.grad._version for p in given if p.grad is not None]
+    clipper(key, **settings)(given)
+    assert looped and all(p.grad._version > was for p, was in zip(given, before, strict=True) if p.grad is not None)
+
+
+def test_what_was_remembered_in_inference_mode_can_be_used_later(looped: list[int]) -> None:
+    clip = clipper("spam_clipping", warmup_steps=2, reset_every=3)
+    with torch.inference_mode():
+        clip(several(5, torch.float32))
+    for step in range(4):
+        clip(several(step, torch.float32))
+    assert looped
+
+
+def test_norms_beyond_the_range_of_squares(looped: list[int]) -> None:
+    for size in (1e20, 1e-25):
+        for key in (
+            "stable_spam_clipping",
+            "lamb_trust_ratio",
+            "scale_by_param_block_rms",
+            "adaptive_gradient_clipping",
+        ):
+            given = several(6, torch.float32)
+            for parameter in given:
+                parameter.grad = parameter.grad * size
+            exact = [float(p.grad.double().norm()) for p in given if p.grad is not None]
+            report = clipper(key)(given)
+            assert [row.norm_before for row in report.per_tensor] == pytest.approx(exact, rel=1e-5)
+    assert looped
+
+
+def test_angles_of_pure_scaling_are_none(looped: list[int]) -> None:
+    given = several(7, torch.float32, [(70, 150), (60, 5, 25)])
+    report = clipper("stable_spam_clipping")(given)
+    assert looped and max(row.angle for row in report.per_tensor) < 1e-6
+
+
+def test_a_tanh_ends_at_the_threshold(looped: list[int]) -> None:
+    given = nn.Parameter(torch.zeros(2**12))
+    given.grad = torch.linspace(-12, 12, 2**12)
+    given.grad[-1] = math.inf
+    clipper("soft_clip", threshold=2.0)([given])
+    assert looped and given.grad[-1] == 2.0 and float((given.grad[:-1] - given.grad[1:]).max()) < 1e-6
+
+
+def test_one_clipper_in_several_threads_still_clips(looped: list[int]) -> None:
+    clip = clipper("soft_clip", threshold=0.5)
+
+    def once(seed: int) -> np.ndarray:
+        given = several(seed, torch.float32)
+        clip(given)
+        return flat(given)
+
+    expected = list(map(once, range(24)))
+    with ThreadPoolExecutor(3) as pool:
+        for made, wanted in zip(pool.map(once, range(24)), expected, strict=True):
+            np.testing.assert_array_equal(made, wanted)
 
 
 def test_lists_of_two_precisions_keep_off_the_loops(looped: list[int]) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torch.utils.flop_counter import FlopCounterMode
 
 from normcore import METHODS, clipper
 from normcore.core import compiled_noise, flat, team
@@ -110,6 +111,14 @@ def test_a_clipper_adds_it_in_place_and_reports_it(dtype: torch.dtype) -> None:
             one, other = (torch.cat([t.double().flatten() for t in tensors]) for tensors in (before, expected))
             cosine = float(one @ other / one.norm() / other.norm())
             assert report.angle == pytest.approx(float(np.arccos(cosine)), rel=1e-3)
+
+
+def test_who_watches_sees_the_same_noise() -> None:
+    expected = drawn(5, 6)
+    with FlopCounterMode(display=False):
+        watched = drawn(5, 6)
+    for one, other in zip(watched, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_noise_is_normal_and_independent() -> None:

@@ -279,6 +279,21 @@ def test_the_parts_of_a_split_batch_norm_remember_apart_and_only_the_first_is_ev
     assert torch.equal(theirs.eval()(x), first.eval()(x)) and not torch.allclose(ours.eval()(x), theirs(x))
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.3, 1.0, None])
+def test_ghost_batches_are_remembered_one_after_the_other(momentum: float | None) -> None:
+    ours = layer("ghost_batch_norm", 3, momentum=momentum).double()
+    every = nn.BatchNorm2d(3, momentum=momentum).double()
+    for module in (ours, every):
+        module.running_mean.fill_(1e6)
+    for seed in (324, 325):
+        x = draw("image", seed, n=98, c=3) + seed
+        ours(x)
+        for ghost in x.split(2):
+            every(ghost)
+        for name, expected in every.named_buffers():
+            torch.testing.assert_close(ours.get_buffer(name), expected, rtol=1e-9, atol=1e-6)
+
+
 # ---- weights
 
 

@@ -632,3 +632,12 @@ def test_an_ensemble_of_weights_is_mapped_one_by_one(key: str) -> None:
     batch = torch.stack([draw("conv2d", seed) for seed in (271, 272, 273)])
     found = torch.func.vmap(lambda weight: METHODS[key](weight).y)(batch)
     agrees(key, "one by one", found, torch.stack([METHODS[key](weight).y for weight in batch]))
+
+
+def test_weight_norm_stands_beside_what_torch_func_transforms() -> None:
+    layer = reparametrize(nn.Linear(4, 3), "weight_norm")
+    x = torch.randn(5, 4)
+    torch.testing.assert_close(torch.func.vmap(layer)(x), layer(x))
+    slope = torch.func.grad(lambda t: layer(t).sum())(x)
+    torch.testing.assert_close(slope, layer.weight.sum(0).expand(5, 4))
+    torch.testing.assert_close(torch.func.jacrev(layer)(x[0]), layer.weight)

@@ -20,13 +20,12 @@ def gradient_centralization(gradients: list[Tensor]) -> Normed:
     if not isinstance(gradients, Owned):
         means = [_mean(widen(gradient)).detach() for gradient in gradients]
         return Normed(replace(gradients, _centered), {"mean": means})
-    if loops := loops_for(gradients):
+    counts = [gradient.shape[0] if gradient.ndim > 1 else 1 for gradient in gradients]
+    if loops := loops_for(gradients, units=sum(counts)):
         alone = torch.tensor([gradient.ndim < 2 for gradient in gradients]).numpy()
-        counts = [gradient.shape[0] if gradient.ndim > 1 else 1 for gradient in gradients]
         sums = in_turn(loops.centralize, 5, gradients, numbers=[alone], counts=counts)
-        if sums is not None:
-            gradients.change = replaced(sums[: len(gradients)])
-            return Normed(gradients, {"mean": []})
+        gradients.change = replaced(sums[: len(gradients)])
+        return Normed(gradients, {"mean": []})
     return Normed(replace(gradients, _centered), {"mean": []})
 
 

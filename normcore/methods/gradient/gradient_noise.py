@@ -19,6 +19,7 @@ from normcore.core import (
     Seed,
     generator,
     in_parts,
+    large,
     loops_for,
     replace,
     replaced,
@@ -36,8 +37,8 @@ def gradient_noise(
     """Adds to every element normal noise of variance ``eta / (1 + t)^gamma``, t being the number of earlier steps.
 
     It clips nothing; it is meant to go with clipping, after it. The draws depend on `seed`, t and the shapes alone,
-    never on PyTorch's global generator, nor on the device or the number of threads. PyTorch draws them for up to 2^18
-    elements together, and for more a compiled loop (SplitMix64, Box and Muller).
+    never on PyTorch's global generator, nor on the device or the number of threads. PyTorch draws them for fewer than
+    2^18 elements together, and for more a compiled loop (SplitMix64, Box and Muller).
 
     Shapes: any list of tensors. Units: those of the gradient. State: `step`.
     Source: Neelakantan, Vilnis, Le and others 2015, arXiv:1511.06807.
@@ -57,7 +58,8 @@ def _drawn(gradients: list[Tensor], deviation: float, seed: int, step: int) -> l
     """Noise in the shapes of the gradients, in float32."""
     with torch.no_grad():
         noise = [torch.zeros(gradient.shape, dtype=torch.float32, device="cpu") for gradient in gradients]
-        if loops_for(noise):
+        real = {type(drawn) for drawn in noise} == {Tensor} and not torch.compiler.is_compiling()
+        if real and large(noise):
             _add(noise, deviation, seed, step)
         else:
             random = generator(seed, step)

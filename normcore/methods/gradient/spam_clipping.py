@@ -66,8 +66,7 @@ def spam_clipping(
         return y, torch.where(moved.isfinite(), moved, usual)
 
     if isinstance(gradients, Owned) and (loops := loops_for(gradients, known)):
-        if fresh:
-            torch._foreach_zero_(known)
+        known = [torch.zeros_like(v) for v in known] if fresh else known
         numbers = threshold if active else math.inf, 1 - beta2
         gradients.change = replaced(in_parts(loops.spikes, 5, gradients, known, numbers=numbers).sum(0))
         return Normed(gradients, {}, {"step": step, "v": known})

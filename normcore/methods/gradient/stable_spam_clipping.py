@@ -62,10 +62,9 @@ def stable_spam_clipping(
     if isinstance(gradients, Owned) and (loops := loops_for(gradients)):
         memory = torch.stack([numbers_of(entries, zero.cpu()) for entries in memories], 1).numpy()
         found = in_turn(loops.steady, 8, gradients, numbers=[memory, step, gamma1, gamma2, theta, eps])
-        if found is not None:
-            gradients.change = replaced(found[:, :5])
-            after = dict(zip(names, map(list, found[:, 5:].T), strict=True))
-            return Normed(gradients, {"steady_scale": []}, {"step": step} | after)
+        gradients.change = replaced(found[:, :5])
+        after = dict(zip(names, map(list, found[:, 5:].T), strict=True))
+        return Normed(gradients, {"steady_scale": []}, {"step": step} | after)
     full = [widen(gradient) for gradient in gradients]
     largest = largest_of(full).to(torch.float64)
     maximum, m, v = (numbers_of(memory, largest) for memory in memories)
