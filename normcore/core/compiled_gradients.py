@@ -313,15 +313,33 @@ def centralize(order, lists, firsts, found, alone):
 
 @summing
 def squares_about(values, limit):
-    """The sums of squares of what is within a limit and of what is beyond it, and how many that are."""
-    within = beyond = 0.0
+    """The sums of squares of what is within a limit, and of what is beyond it."""
+    within, beyond, nothing = 0.0, 0.0, values.dtype.type(0)
+    for j in range(len(values)):
+        near = np.float64(values[j] if abs(values[j]) <= limit else nothing)
+        far = np.float64(nothing if abs(values[j]) <= limit else values[j])
+        within += near * near
+        beyond += far * far
+    return within, beyond
+
+
+@summing
+def how_many_beyond(values, limit):
+    """How many values are beyond a limit."""
     count = 0
     for j in range(len(values)):
-        square = np.float64(values[j]) * values[j]
-        far = abs(values[j]) > limit
-        within += 0.0 if far else square
-        beyond += square if far else 0.0
-        count += far
+        count += abs(values[j]) > limit
+    return count
+
+
+@compiled
+def parted(gradient, limit):
+    """`squares_about` of a gradient, and `how_many_beyond`."""
+    within, beyond, count = 0.0, 0.0, 0
+    for begin in range(0, len(gradient), CHUNK):
+        chunk = gradient[begin : begin + CHUNK]
+        near, far = squares_about(chunk, limit)
+        within, beyond, count = within + near, beyond + far, count + how_many_beyond(chunk, limit)
     return within, beyond, count
 
 
@@ -350,7 +368,7 @@ def steady(order, lists, firsts, found, memory, step, gamma1, gamma2, theta, eps
             maximum = theta * maximum + (1 - theta) * largest
         limit = maximum / (1 - theta**step)
         below, share = number(limit), number(limit / largest if largest > limit and np.isfinite(largest) else 1)
-        within, beyond, count = (squares, 0.0, 0) if share == 1 else squares_about(gradient, below)
+        within, beyond, count = (squares, 0.0, 0) if share == 1 else parted(gradient, below)
         cut = within + np.float64(share) * share * beyond
         norm = np.sqrt(cut)
         row[BEFORE], row[AFTER], row[ALONG] = within + beyond, within + beyond, within + beyond
