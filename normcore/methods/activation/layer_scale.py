@@ -5,7 +5,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from normcore.core import LETTERS, Method, Normed, Paper, Range, Slot, widen
+from normcore.core import LETTERS, Later, Method, Normed, Paper, Range, Slot, cast, widen
 
 
 def layer_scale(
@@ -28,14 +28,12 @@ def layer_scale(
     if weight is None:
         gain = wide.new_full((), init_value)
     else:
-        after = LETTERS[layout][LETTERS[layout].index("c") + 1 :]
-        gain = weight.to(wide.dtype).reshape(-1, *(1 for _ in after))
-    if residual is None:
-        base, y = wide.new_zeros(()), gain * wide
-    else:
-        base = residual.to(wide.dtype)
-        y = torch.addcmul(base, gain, wide)
-    return Normed(y.to(x.dtype), {"residual": base.detach(), "gain": gain.detach()})
+        after = len(LETTERS[layout]) - LETTERS[layout].index("c") - 1
+        gain = cast(weight, wide.dtype).reshape(-1, *(1,) * after)
+    base = None if residual is None else cast(residual, wide.dtype)
+    y = wide * gain if base is None else torch.addcmul(base, gain, wide)
+    ways = {"residual": lambda: wide.new_zeros(()) if base is None else base, "gain": lambda: gain}
+    return Normed(cast(y, x.dtype), Later(ways))
 
 
 METHOD = Method(
