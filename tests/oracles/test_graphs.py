@@ -19,7 +19,6 @@ from normcore import METHODS, layer
 # The defaults of the methods' settings, and where the values stand.
 PUBLISHED: dict[str, dict[str, Any]] = {
     "mean_subtraction_norm": {},
-    "graph_size_norm": {},
     "graph_norm": {"eps": 1e-5},  # torch_geometric.nn.norm.GraphNorm
     "pair_norm": {"scale": 1.0, "eps": 1e-5},  # torch_geometric.nn.norm.PairNorm
     "ngpt_residual": {"eps": 1e-12},  # torch.nn.functional.normalize; the authors divide by the norm as it is
@@ -47,7 +46,6 @@ def over_nodes(module: Callable[..., Tensor], x: Tensor, layout: str) -> Tensor:
     ("key", "module", "settings"),
     [
         ("mean_subtraction_norm", geometric.MeanSubtractionNorm(), {}),
-        ("graph_size_norm", geometric.GraphSizeNorm(), {}),
         ("pair_norm", geometric.PairNorm(eps=EPS), {"eps": EPS}),
         ("pair_norm", geometric.PairNorm(scale=3.0, eps=EPS), {"scale": 3.0, "eps": EPS}),
     ],
