@@ -27,6 +27,7 @@ from normcore.core.gradients import (
     replaced,
     shortening,
     total,
+    unit_counts,
     unit_norms,
     widest,
 )
@@ -147,6 +148,7 @@ __all__ = [
     "switching_code",
     "total",
     "track",
+    "unit_counts",
     "unit_norms",
     "variance",
     "whiten",

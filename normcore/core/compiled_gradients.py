@@ -1,8 +1,9 @@
 """Loops over lists of gradients, compiled for this processor when they are first called.
 
-`sizes`, `spikes` and `squash` take what lies from an element to another, all tensors being laid end to end. Those that
-get an `order` take whole tensors, unit by unit: they multiply each by a factor, and find its norm before, the factor,
-and one number more. Sums go from chunk to chunk in float64.
+`spikes` and `squash` take what lies from an element to another, all tensors being laid end to end. Those that get an
+`order` take whole tensors: `steady` each at once, the others unit by unit. All of these but `steady` and `centralize`
+multiply each unit by a factor, and find its norm before, the factor, and one number more. Sums go from chunk to chunk
+in float64.
 """
 
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from numba import carray, types
 from numba.extending import intrinsic
 
-from normcore.core.compiled import compiled, summing
+from normcore.core.compiled import compiled, some_moments, summing
 
 CHUNK = 4096
 """Values summed in their own precision, before the sum goes on in float64."""
@@ -270,16 +271,6 @@ def adapt(order, lists, firsts, found, clip_factor, eps, last):
 
 
 @summing
-def sum_and_squares(values):
-    """The sum and the sum of squares of a chunk."""
-    some = squares = values.dtype.type(0)
-    for j in range(len(values)):
-        some += values[j]
-        squares += values[j] * values[j]
-    return some, squares
-
-
-@summing
 def lower(values, mean):
     """Subtracts a number from a chunk; the sum of squares after it, and how many values changed."""
     squares, changed = values.dtype.type(0), 0
@@ -298,7 +289,7 @@ def centralize(order, lists, firsts, found, alone):
         i, some, after = unit[1], 0.0, 0.0
         gradient, row = part(lists, i, 0, unit[2], unit[3]), found[i]
         for begin in range(0, len(gradient), CHUNK):
-            more, squares = sum_and_squares(gradient[begin : begin + CHUNK])
+            more, squares = some_moments(gradient[begin : begin + CHUNK], gradient.dtype.type(0))
             some += more
             row[BEFORE] += squares
         mean = gradient.dtype.type(0 if alone[i] else some / max(1, len(gradient)))

@@ -41,9 +41,8 @@ def loops_for(*lists: Sequence[Tensor], units: int = 0) -> ModuleType | None:
     first list may lie where another does. With `units`, so many parts of them are looked at one by one.
     """
     first = lists[0]
-    if torch.is_grad_enabled() or not large(first) or not unwatched():
-        return None
-    if sum(map(Tensor.numel, first)) < SHORT * units:
+    total = sum(map(Tensor.numel, first))
+    if torch.is_grad_enabled() or total < max(LARGE, SHORT * units) or not unwatched():
         return None
     for some in lists:
         for tensor, beside in zip(some, first, strict=True):

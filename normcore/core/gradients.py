@@ -130,6 +130,11 @@ def unit_norms(tensors: Sequence[Tensor]) -> list[Tensor]:
     ]
 
 
+def unit_counts(tensors: Sequence[Tensor]) -> list[int]:
+    """How many output units each tensor has, as `unit_norms` takes them."""
+    return [tensor.shape[0] if tensor.ndim > 1 else 1 for tensor in tensors]
+
+
 def example_norms(key: str, gradients: Sequence[Tensor]) -> list[Tensor]:
     """The norm of each example's gradient, shaped (n 1 ...).
 

@@ -19,6 +19,7 @@ from normcore.core import (
     multiply,
     multiply_in_turn,
     parameters_or_zeros,
+    unit_counts,
     unit_norms,
 )
 
@@ -44,7 +45,7 @@ def adaptive_gradient_clipping(
     Source: Brock, De, Smith and Simonyan 2021, arXiv:2102.06171.
     """
     weights = parameters_or_zeros(parameters, gradients)
-    counts = [gradient.shape[0] if gradient.ndim > 1 else 1 for gradient in gradients]
+    counts = unit_counts(gradients)
     last = sum(counts[: max(0, len(gradients) - exclude)])
     if done := multiply_in_turn("adapt", gradients, weights, [clip_factor, eps, last], counts):
         y, (norms, scales, lengths) = gradients, (_laid(found, gradients, counts) for found in done)

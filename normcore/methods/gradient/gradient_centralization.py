@@ -3,7 +3,19 @@
 import torch
 from torch import Tensor
 
-from normcore.core import Method, Normed, Owned, Paper, Region, in_turn, loops_for, replace, replaced, widen
+from normcore.core import (
+    Method,
+    Normed,
+    Owned,
+    Paper,
+    Region,
+    in_turn,
+    loops_for,
+    replace,
+    replaced,
+    unit_counts,
+    widen,
+)
 
 
 def gradient_centralization(gradients: list[Tensor]) -> Normed:
@@ -20,7 +32,7 @@ def gradient_centralization(gradients: list[Tensor]) -> Normed:
     if not isinstance(gradients, Owned):
         means = [_mean(widen(gradient)).detach() for gradient in gradients]
         return Normed(replace(gradients, _centered), {"mean": means})
-    counts = [gradient.shape[0] if gradient.ndim > 1 else 1 for gradient in gradients]
+    counts = unit_counts(gradients)
     if loops := loops_for(gradients, units=sum(counts)):
         alone = torch.tensor([gradient.ndim < 2 for gradient in gradients]).numpy()
         sums = in_turn(loops.centralize, 5, gradients, numbers=[alone], counts=counts)
