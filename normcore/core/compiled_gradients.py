@@ -12,7 +12,8 @@ import numpy as np
 from numba import carray, types
 from numba.extending import intrinsic
 
-from normcore.core.compiled import compiled, some_moments, summing
+from normcore.core.compiled import some_moments
+from normcore.core.compiler import compiled, shared, summing
 
 CHUNK = 4096
 """Values summed in their own precision, before the sum goes on in float64."""
@@ -186,8 +187,9 @@ def cut(part, usual, factor, share, most, row):
         row[CHANGED] += new != old and not np.isnan(old)
 
 
+@shared
 @compiled
-def spikes(start, stop, lists, found, factor, share):
+def spikes(start, stop, nth, lists, founds, factor, share):
     """Cuts values to the root of a multiple of v (not, if the factor is infinite), then moves v toward their squares.
 
     A square that is not finite does not enter v.
@@ -196,7 +198,7 @@ def spikes(start, stop, lists, found, factor, share):
     factor, share = number(factor), number(share)
     first, last = between(lists.starts, start, stop)
     for i in range(first, last):
-        gradient, v, row = overlap(lists, i, 0, start, stop), overlap(lists, i, 1, start, stop), found[i]
+        gradient, v, row = overlap(lists, i, 0, start, stop), overlap(lists, i, 1, start, stop), founds[nth, i]
         for begin in range(0, len(gradient), CHUNK):
             some, usual = gradient[begin : begin + CHUNK], v[begin : begin + CHUNK]
             if beyond(some, usual, factor, most):
@@ -221,11 +223,12 @@ def enter_and_compare(gradient, v, share, least, most):
     return some, ratio
 
 
+@shared
 @compiled
-def updates(order, lists, firsts, found, share, least, threshold):
+def updates(start, stop, nth, order, lists, firsts, found, share, least, threshold):
     """Moves v, then shortens what has a mean ratio of squares to v (found) above the square of the threshold."""
     number, most = lists.like.dtype.type, np.finfo(lists.like.dtype).max
-    for unit in units_of(order, lists, firsts):
+    for unit in units_of(order[start:stop], lists, firsts):
         gradient, v = pair(lists, unit)
         squares = ratios = 0.0
         for begin in range(0, len(gradient), CHUNK):
@@ -238,30 +241,33 @@ def updates(order, lists, firsts, found, share, least, threshold):
         finish(found[unit[0]], gradient, np.sqrt(squares), factor, ratio)
 
 
+@shared
 @compiled
-def trust(order, lists, firsts, found, coefficient, most):
+def trust(start, stop, nth, order, lists, firsts, found, coefficient, most):
     """Multiplies by ``coefficient * ‖weights‖ (found) / ‖gradient‖``, at most so much; 1 where a norm is 0 or nan."""
-    for unit in units_of(order, lists, firsts):
+    for unit in units_of(order[start:stop], lists, firsts):
         gradient, weights = pair(lists, unit)
         size, norm = np.sqrt(squares_in_chunks(weights)), np.sqrt(squares_in_chunks(gradient))
         factor = np.minimum(coefficient * size / norm if size > 0 and norm > 0 else 1.0, most)
         finish(found[unit[0]], gradient, norm, factor, size)
 
 
+@shared
 @compiled
-def by_weights(order, lists, firsts, found, least):
+def by_weights(start, stop, nth, order, lists, firsts, found, least):
     """Multiplies by the root of the mean square of the weights (found), but at least by so much."""
-    for unit in units_of(order, lists, firsts):
+    for unit in units_of(order[start:stop], lists, firsts):
         gradient, weights = pair(lists, unit)
         square = squares_in_chunks(weights) / max(1, len(weights))
         norm = np.sqrt(squares_in_chunks(gradient))
         finish(found[unit[0]], gradient, norm, np.maximum(np.sqrt(square), least), square)
 
 
+@shared
 @compiled
-def adapt(order, lists, firsts, found, clip_factor, eps, last):
+def adapt(start, stop, nth, order, lists, firsts, found, clip_factor, eps, last):
     """Multiplies by ``clip_factor * max(‖weights‖ (found), eps) / ‖gradient‖``, at most 1; 1 from unit `last` on."""
-    for unit in units_of(order, lists, firsts):
+    for unit in units_of(order[start:stop], lists, firsts):
         gradient, weights = pair(lists, unit)
         size, norm = np.sqrt(squares_in_chunks(weights)), np.sqrt(squares_in_chunks(gradient))
         factor = (
@@ -282,10 +288,11 @@ def lower(values, mean):
     return squares, changed
 
 
+@shared
 @compiled
-def centralize(order, lists, firsts, found, alone):
+def centralize(start, stop, nth, order, lists, firsts, found, alone):
     """Subtracts the mean of each unit, but not in tensors that are to be let alone; finds it for each tensor."""
-    for unit in units_of(order, lists, firsts):
+    for unit in units_of(order[start:stop], lists, firsts):
         i, some, after = unit[1], 0.0, 0.0
         gradient, row = part(lists, i, 0, unit[2], unit[3]), found[i]
         for begin in range(0, len(gradient), CHUNK):
@@ -343,15 +350,16 @@ def scale_cut(gradient, limit, share, scale):
             chunk[j] *= share * scale if abs(chunk[j]) > limit else scale
 
 
+@shared
 @compiled
-def steady(order, lists, firsts, found, memory, step, gamma1, gamma2, theta, eps):
+def steady(start, stop, nth, order, lists, firsts, found, memory, step, gamma1, gamma2, theta, eps):
     """Multiplies elements above a running maximum by ``maximum / largest``, and each tensor to a steady norm.
 
     The memory has the maximum and the averages of norms and of their squares; found are what other loops find, and the
     new memory. What is not finite, or 0, is left alone and moves no norms.
     """
     number = lists.like.dtype.type
-    for i in order:
+    for i in order[start:stop]:
         gradient, row = part(lists, i, 0, 0, lists.starts[i + 1] - lists.starts[i]), found[i]
         squares, largest = size_of(gradient, lists.bits)
         maximum, m, v = memory[i, 0], memory[i, 1], memory[i, 2]
@@ -397,8 +405,9 @@ def bend(values, before, threshold, shrink):
             values[j] = threshold * (bent if abs(x) < EDGE else np.copysign(ONE, x))
 
 
+@shared
 @compiled
-def squash(start, stop, lists, found, threshold):
+def squash(start, stop, nth, lists, founds, threshold):
     """Makes ``threshold * tanh(values / threshold)`` of float32 values, after a copy of them in the other list."""
     number = lists.like.dtype.type
     first, last = between(lists.starts, start, stop)

@@ -11,8 +11,8 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-from normcore.core.compiled import compiled, summing
 from normcore.core.compiled_gradients import AFTER, ALONG, APART, BEFORE, CHANGED, between, overlap
+from normcore.core.compiler import compiled, shared, summing
 
 CHUNK = 1024
 """Numbers that are drawn together: half are first coordinates of normal points in the plane, half second ones."""
@@ -101,8 +101,9 @@ def add(values, noise):
     return before, after, apart, along, changed
 
 
+@shared
 @compiled
-def add_noise(start, stop, lists, found, keys, deviation):
+def add_noise(start, stop, nth, lists, founds, keys, deviation):
     """Adds normal noise to values; `keys` are the seed and the step.
 
     A chunk is drawn whole also where it is only worked on in part. It begins to count where its tensor lies, all being
@@ -113,14 +114,14 @@ def add_noise(start, stop, lists, found, keys, deviation):
     key = mixed(mixed(np.uint64(keys[0]) + GOLDEN) + np.uint64(keys[1]))
     first, last = between(lists.starts, start, stop)
     for i in range(first, last):
-        values, begin = overlap(lists, i, 0, start, stop), max(start - lists.starts[i], 0)
+        values, begin, row = overlap(lists, i, 0, start, stop), max(start - lists.starts[i], 0), founds[nth, i]
         for chunk in range(begin // CHUNK * CHUNK, begin + len(values), CHUNK):
             draw(key, lists.starts[i] + i * CHUNK + chunk, low, high)
             normals(low, high, noise[:half], noise[half:], SINGLE(deviation))
             here = values[max(chunk - begin, 0) : chunk + CHUNK - begin]
             before, after, apart, along, changed = add(here, noise[max(begin - chunk, 0) :])
-            found[i, BEFORE] += before
-            found[i, AFTER] += after
-            found[i, APART] += apart
-            found[i, ALONG] += along
-            found[i, CHANGED] += changed
+            row[BEFORE] += before
+            row[AFTER] += after
+            row[APART] += apart
+            row[ALONG] += along
+            row[CHANGED] += changed

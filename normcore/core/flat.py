@@ -11,7 +11,7 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.autograd.graph import increment_version
 
 from normcore.core.rows import LARGE, SHORT, readable, unwatched
-from normcore.core.team import share, threads_for
+from normcore.core.team import parts_for, share
 
 Loop = Callable[..., None]
 
@@ -63,13 +63,12 @@ def loops_for(*lists: Sequence[Tensor], units: int = 0) -> ModuleType | None:
 
 
 def in_parts(loop: Loop, columns: int, *lists: Sequence[Tensor], numbers: Sequence[Any] = ()) -> Tensor:
-    """What a loop finds in each tensor, shared out by elements: (threads tensors columns), zeros to begin with."""
+    """What a loop finds in each tensor, shared out by elements: (parts tensors columns), zeros to begin with."""
     given = _laid(lists)
     total = int(given.starts[-1])
-    threads = threads_for(total)
-    found = torch.zeros(threads, len(lists[0]), columns, dtype=torch.float64, device="cpu")
-    room, known = found.numpy(), _alike(numbers)
-    share(lambda start, stop, thread: loop(start, stop, given, room[thread], *known), total, threads)
+    parts = parts_for(total)
+    found = torch.zeros(parts, len(lists[0]), columns, dtype=torch.float64, device="cpu")
+    share(loop, total, parts, given, found.numpy(), *_alike(numbers))
     increment_version(lists[0])
     return found
 
@@ -81,34 +80,18 @@ def in_turn(
     numbers: Sequence[Any] = (),
     counts: Sequence[int] | None = None,
 ) -> Tensor:
-    """What a loop finds as it takes tensor by tensor: what it reads twice is then in the cache.
+    """What a loop finds as it takes tensor by tensor, large ones first: what it reads twice is then in the cache.
 
     `counts` says how many units a tensor has, one without it; what is found has a row for each unit (at least one for
-    each tensor). No more threads are at work than one large tensor leaves something to do.
+    each tensor).
     """
     sizes = list(map(Tensor.numel, lists[0]))
-    threads = max(1, min(threads_for(sum(sizes)), int(UNEVEN * sum(sizes) / max(1, *sizes))))
-    hands: list[list[int]] = [[] for _ in range(threads)]
-    loads = [0] * threads
-    for i in sorted(range(len(sizes)), key=sizes.__getitem__, reverse=True):
-        least = loads.index(min(loads))
-        hands[least].append(i)
-        loads[least] += sizes[i]
-    given, firsts, orders = _laid(lists), _numbers(_starts(counts or [1] * len(sizes))), list(map(_numbers, hands))
+    order = _numbers(sorted(range(len(sizes)), key=sizes.__getitem__, reverse=True))
+    firsts = _numbers(_starts(counts or [1] * len(sizes)))
     found = torch.zeros(max(int(firsts[-1]), len(sizes)), columns, dtype=torch.float64, device="cpu")
-    room, known = found.numpy(), _alike(numbers)
-
-    def work(start: int, stop: int, _: int) -> None:
-        for order in orders[start:stop]:
-            loop(order, given, firsts, room, *known)
-
-    share(work, threads, threads)
+    share(loop, len(sizes), len(sizes), order, _laid(lists), firsts, found.numpy(), *_alike(numbers))
     increment_version(lists[0])
     return found
-
-
-UNEVEN = 1.5
-"""How much longer than its share the busiest thread may work."""
 
 
 def _laid(lists: Sequence[Sequence[Tensor]]) -> Lists:

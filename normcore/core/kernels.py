@@ -29,19 +29,25 @@ def fused(x: Tensor, region: Bound, eps: float, weight: Tensor | None, bias: Ten
     if _shaped((region.shape[region.channel_axis],), weight, bias):
         if contiguous and region.groups and region.channel_axis == 1:
             return Standardized(*torch.native_group_norm(x, weight, bias, *region.groups, eps)[:2])
-        if region.letters == ("c",) and region.merged[0] in ("RK", "RKR"):
+        if region.letters == ("c",) and region.merged[0] in ("RK", "RKR") and not compilable(x):  # loops are faster
             return _batch_norm(x, region, eps, weight, bias)
-    if not contiguous or compilable(x) or torch.compiler.is_compiling():
-        return None
-    return _in_rows(x, region, eps, weight, bias)
+    return None if torch.compiler.is_compiling() else _in_rows(x, region, eps, weight, bias)
 
 
-def _in_rows(x: Tensor, region: Bound, eps: float, weight: Tensor | None, bias: Tensor | None) -> Standardized:
-    """The kernel for layers, on a copy in which each region is a row, its first value taken out to save digits."""
+def _in_rows(x: Tensor, region: Bound, eps: float, weight: Tensor | None, bias: Tensor | None) -> Standardized | None:
+    """The kernel for layers where memory has each region as a row, or on a copy that has.
+
+    The first value of each is taken out of the copy: that saves digits.
+    """
     order, back, sizes, channels = region.as_rows
     gained = channels and _shaped(sizes, weight, bias)
     gains = (weight, bias) if gained else (None, None)
     rows = region.split(x).permute(order)
+    if rows.is_contiguous():
+        y, mean, _ = torch.native_layer_norm(rows, sizes, *gains, eps)
+        return Standardized(region.join(y.permute(back)), mean, gained=gained)
+    if not x.is_contiguous() or compilable(x):
+        return None
     first: Any = (..., *(slice(1),) * len(sizes))
     origin = rows.detach()[first]
     y, mean, _ = torch.native_layer_norm(rows - origin, sizes, *gains, eps)
@@ -73,8 +79,6 @@ def _batch_norm(
     running_mean, running_var = x.new_zeros(region.count), x.new_zeros(region.count)
     remembered = (weight, bias, running_mean, running_var, True, 1.0, eps)
     if x.is_contiguous() and region.channel_axis == 1 and x.ndim > 2:
-        if compilable(x):  # the loops are faster
-            return None
         return Standardized(torch.native_batch_norm(x, *remembered)[0], running_mean, running_var)
     last = x.movedim(region.channel_axis, -1)
     if not last.is_contiguous():

@@ -152,7 +152,11 @@ class Bound:
 
     def split(self, x: Tensor) -> Tensor:
         """The tensor with one dimension a factor: ``(n c h w)`` becomes ``(n g k h w)``."""
-        return x.reshape(self.split_shape)
+        return x if x.shape == self.split_shape else x.reshape(self.split_shape)
+
+    def join(self, y: Tensor) -> Tensor:
+        """The reverse of `split`."""
+        return y if y.shape == self.shape else y.reshape(self.shape)
 
     def mean(self, x: Tensor) -> Tensor:
         """The mean of each region, shaped by the kept factors, as in ``(n g)``."""

@@ -60,8 +60,8 @@ def scale_regions(recipe: Recipe, x: Tensor, weight: Tensor | None, bias: Tensor
         steps = _formula
     elif any(_followed(t) or (t.requires_grad and torch.is_grad_enabled()) for t in tensors):
         steps = _Compiled.apply
-    y, second, *rest = steps(recipe, x, weight, bias)
-    return Scaled(y, second.detach(), _origin(recipe, x) + rest[0].detach() if rest else None)
+    y, second, *others = steps(recipe, x, weight, bias)
+    return Scaled(y, second.detach(), others[1].detach() if others else None)
 
 
 def _followed(t: Tensor) -> bool:
@@ -76,20 +76,22 @@ def _origin(recipe: Recipe, x: Tensor) -> Tensor:
 
 
 def _formula(recipe: Recipe, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, ...]:
-    """The result, the mean square or variance, and where values are centered what is left of the mean."""
+    """The result, the mean square or variance, and where values are centered what is left of the mean, and the mean."""
     centered = x
-    rest: tuple[Tensor, ...] = ()
+    means: tuple[Tensor, ...] = ()
     if recipe.centered:
-        centered = x - _origin(recipe, x)
-        rest = (centered.mean(recipe.dims, keepdim=True),)
-        centered = centered.sub_(rest[0])
+        origin = _origin(recipe, x)
+        centered = x - origin
+        rest = centered.mean(recipe.dims, keepdim=True)
+        means = rest, origin + rest
+        centered = centered.sub_(rest)
     second = centered.square().sum(recipe.dims, keepdim=True) / recipe.total
     scale = recipe.scale(second)
     if weight is None:
         y = centered * scale
     else:
         y = centered * scale * weight if recipe.within(weight) else centered * (scale * weight)
-    return (y if bias is None else y + bias), second, *rest
+    return (y if bias is None else y + bias), second, *means
 
 
 def _centered(recipe: Recipe, x: Tensor, rest: Sequence[Tensor]) -> Tensor:
@@ -152,7 +154,7 @@ class _Compiled(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.recipe, x, weight, bias = inputs
         ctx.mark_non_differentiable(*output[1:])
-        ctx.save_for_backward(x, weight, bias, *output[1:])
+        ctx.save_for_backward(x, weight, bias, *output[1:3])
         ctx.save_for_forward(x, weight, bias)
 
     @staticmethod

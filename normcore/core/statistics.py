@@ -83,7 +83,7 @@ def standardize(
     assert mean is not None, "the recipe centers"
     ways = {"mean": partial(region.spread, mean), name: partial(region.spread, second)}
     moments = partial(_with_sample_variance, mean, second, total / (region.size - 1 or 1))
-    return cast(y.reshape(x.shape), x.dtype), Later(ways, moments)
+    return cast(region.join(y), x.dtype), Later(ways, moments)
 
 
 def _with_sample_variance(mean: Tensor, second: Tensor, share: float) -> tuple[Tensor, Tensor]:
@@ -132,7 +132,7 @@ def rescale(
             return cast(y, x.dtype), Later({"mean_square": lambda: region.spread(region.mean(values.square()))})
     recipe = Recipe(region.reduced, eps, region.size, centered=False, outside=eps_place == "outside")
     done = scale_regions(recipe, region.split(wide), *_split(weight, bias, wide, region))
-    return cast(done.y.reshape(x.shape), x.dtype), Later({"mean_square": partial(region.spread, done.second)})
+    return cast(region.join(done.y), x.dtype), Later({"mean_square": partial(region.spread, done.second)})
 
 
 def center(x: Tensor, region: Bound) -> tuple[Tensor, Tensor]:

@@ -9,56 +9,41 @@ from typing import Any
 
 import torch
 
-PIECE = 2**19
-"""Elements that are worth handing to another thread."""
-
-Work = Callable[[int, int, int], Any]
-
-
-def threads_for(elements: int) -> int:
-    """How many threads are worth waking for so many elements."""
-    return max(1, min(torch.get_num_threads(), elements // PIECE))
+PIECE, PARTS = 2**17, 32
+"""Elements that are worth handing to another thread, and the most parts that work is shared out in."""
+Team = tuple[int, int, int, int, int, int]
+"""Where OpenMP's `parallel` is (0 without it), how many threads there are, how much work in how many parts, and
+from which part to which they go."""
 
 
-def share(work: Work, total: int, threads: int) -> None:
-    """Calls ``work(start, stop, thread)`` on a part of ``range(total)`` in each thread.
+def parts_for(elements: int) -> int:
+    """In how many parts so many elements are worked on: the same on any number of threads, and so are the sums then."""
+    return max(1, min(PARTS, elements // PIECE))
 
-    The work has to let go of the interpreter's lock. A thread that OpenMP does not give leaves its part to the others.
-    """
-    if threads == 1 or total == 1:
-        work(0, total, 0)
+
+def team(total: int, parts: int) -> Team:
+    """Threads that go through ``range(total)``, as `normcore.core.compiler.shared` wants them."""
+    threads = min(parts, torch.get_num_threads())
+    parallel = _parallel() if threads > 1 else 0
+    return parallel, threads if parallel else 1, total, parts, 0, parts
+
+
+def share(loop: Callable[..., Any], total: int, parts: int, *given: Any) -> None:
+    """Has threads go through ``range(total)`` by a compiled loop, part by part."""
+    lent = team(total, parts)
+    threads = min(parts, torch.get_num_threads())
+    if lent[1] == threads:
+        loop(lent, *given)
         return
-    step = -(-total // threads)
-    starts, names = iter(range(0, total, step)), iter(range(threads))
-    failed: list[BaseException] = []
-
-    def take(_: Any = None) -> None:
-        try:
-            thread = next(names)
-            for start in starts:
-                work(start, min(start + step, total), thread)
-        except BaseException as error:
-            failed.append(error)
-
-    parallel = _parallel()
-    if parallel:
-        parallel(_BODY(take), None, threads, 0)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(take, range(threads)))
-    if failed:
-        raise failed[0]
-
-
-_BODY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda part: loop((0, 1, total, parts, part, part + 1), *given), range(parts)))
 
 
 @cache
-def _parallel() -> Callable[..., None] | None:
-    """OpenMP's way to run a function on each thread of PyTorch's team; None where another library keeps it."""
+def _parallel() -> int:
+    """Where OpenMP's way lies to run a function on each thread of PyTorch's team; 0 where another library keeps it."""
     try:
         parallel = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so")).GOMP_parallel
     except (OSError, AttributeError):
-        return None
-    parallel.argtypes, parallel.restype = (_BODY, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
-    return parallel
+        return 0
+    return ctypes.cast(parallel, ctypes.c_void_p).value or 0

@@ -1,7 +1,8 @@
 """Compiled loops: for large tensors they give what the formula gives, to its digits and with all derivatives."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import ModuleType
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ from torch.func import functional_call, grad, jvp, vjp, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from normcore import METHODS, Method, layer
-from normcore.core import LETTERS, Bound, compiled, rows, team
+from normcore.core import LETTERS, Bound, compiled, compiled_columns, rows, team
+from normcore.core.compiler import compiled as compiled_function
+from normcore.core.compiler import shared
 
 IN_LOOPS = [
     ("positional_norm", "image"),  # a region a column
@@ -34,26 +37,31 @@ in_loops = pytest.mark.parametrize(
 
 
 @pytest.fixture
-def loops(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def loops(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The laws' tensors are large enough for the compiled loops, on two threads; and which loops were called."""
     seen: list[str] = []
-    for name, value in {"LARGE": 4, "SHORT": 1, "TILES": (2, 7)}.items():
+    small = {"LARGE": 4, "SHORT": 1, "TILES": (2, 7), "BLOCK": 20, "WIDE": 30, "TALL": 15}
+    for name, value in small.items():
         monkeypatch.setattr(rows, name, value)
+    rows.rows_of.cache_clear()
     monkeypatch.setattr(team, "PIECE", 16)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
 
-    def counted(name: str) -> None:
-        loop = getattr(compiled, name)
+    def counted(module: ModuleType, name: str) -> None:
+        loop = getattr(module, name)
 
         def call(*arrays: object) -> None:
             seen.append(name)
             loop(*arrays)
 
-        monkeypatch.setattr(compiled, name, call)
+        monkeypatch.setattr(module, name, call)
 
-    for name in ("rows_forward", "rows_backward", "columns_forward", "columns_backward"):
-        counted(name)
-    return seen
+    for which in ("forward", "backward"):
+        counted(compiled, f"rows_{which}")
+        counted(compiled_columns, f"columns_{which}")
+        counted(compiled_columns, f"tall_{which}")
+    yield seen
+    rows.rows_of.cache_clear()
 
 
 def mixed(x: Tensor) -> list[Tensor]:
@@ -87,6 +95,56 @@ def test_loops_give_what_the_formula_gives(
     assert {name.partition("_")[2] for name in seen} == {"forward", "backward"}
 
 
+@pytest.mark.parametrize(
+    ("key", "layout", "last", "way"),
+    [
+        ("positional_norm", "tokens", False, "rows"),
+        ("batch_norm", "volume", False, "rows"),
+        ("positional_norm", "image", False, "columns"),
+        ("group_norm", "tokens", False, "columns"),  # blocks of columns
+        ("group_norm", "image", True, "columns"),  # the same, several rows joined to one
+        ("batch_norm", "signal", False, "columns"),
+        ("batch_norm", "image", True, "tall"),
+        ("batch_norm", "tokens", False, "tall"),
+    ],
+)
+def test_the_way_through_memory(key: str, layout: str, last: bool, way: str, loops: list[str]) -> None:
+    x = draw(layout, seed=3, n=6, t=12, h=8, w=4, l=10)
+    x = x.movedim(1, -1).contiguous().movedim(-1, 1) if last else x
+    y = METHODS[key](x.requires_grad_(True), layout, **learned(METHODS[key], x, layout, {})).y
+    torch.autograd.grad(y, x, y.detach())
+    assert loops == [f"{way}_forward", f"{way}_backward"]
+    assert y.stride() == x.stride()
+
+
+@in_loops
+def test_the_digits_are_the_same_on_any_number_of_threads(
+    method: Method, layout: str, loops: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = draw(layout, seed=3, dtype=torch.float32, n=6, t=8, h=8, w=5)
+    tensors = {name: value.float() for name, value in learned(method, x, layout, {}).items()}
+
+    def results(x: Tensor, threads: int) -> list[Tensor]:
+        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+        leaves = [t.detach().requires_grad_(True) for t in (x, *tensors.values())]
+        y = method(leaves[0], layout, **dict(zip(tensors, leaves[1:], strict=True))).y
+        return [y, *torch.autograd.grad(y, leaves, torch.cos(y), materialize_grads=True)]
+
+    for each in mixed(x):
+        alone = results(each, 1)
+        for threads in (2, 3):
+            assert all(map(torch.equal, alone, results(each, threads)))
+    assert loops
+
+
+def test_groups_in_channels_last_memory_keep_the_digits_that_pytorch_loses() -> None:
+    """PyTorch takes the variance there as the mean square minus the square of the mean, in float32."""
+    x = (torch.randn(8, 32, 56, 56) + 1000).contiguous(memory_format=torch.channels_last)
+    exact = torch.nn.functional.group_norm(x.double(), 4)
+    assert (torch.nn.functional.group_norm(x, 4) - exact).abs().max() > 0.1
+    torch.testing.assert_close(METHODS["group_norm"](x, num_groups=4).y.double(), exact, rtol=1e-4, atol=2e-4)
+
+
 @in_loops
 def test_loops_have_second_gradients_and_can_be_mapped(method: Method, layout: str, loops: list[str]) -> None:
     x = draw(layout, seed=5, n=2, t=4, h=4, w=4)
@@ -105,19 +163,32 @@ def test_loops_have_second_gradients_and_can_be_mapped(method: Method, layout: s
     assert loops
 
 
+@shared
+@compiled_function
+def mark(start, stop, part, marks, last):
+    """Counts in each place how often it was come to; a part that comes to the last one fails."""
+    for i in range(start, stop):
+        if i == last:
+            raise MemoryError
+        marks[part, i] += 1
+
+
 @pytest.mark.parametrize("lent", [True, False])
-def test_work_is_shared_out_whole_and_a_failure_is_raised(lent: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_work_is_shared_out_in_parts_and_a_failure_is_raised(
+    threads: int, lent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     if not lent:
-        monkeypatch.setattr(team, "_parallel", lambda: None)
-    done: list[int] = []
-    team.share(lambda start, stop, thread: done.extend(range(start, stop)), 100, 2)
-    assert sorted(done) == list(range(100))
-
-    def interrupted(start: int, stop: int, thread: int) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        team.share(interrupted, 100, 2)
+        monkeypatch.setattr(team, "_parallel", lambda: 0)
+    for total in (0, 1, 2, 7, 100):
+        marks = torch.zeros(4, total)
+        team.share(mark, total, 4, marks.numpy(), -1)
+        step = max(1, -(-total // 4))
+        expected = [[float(i // step == part) for i in range(total)] for part in range(4)]
+        assert marks.tolist() == expected
+    with pytest.raises(MemoryError):
+        team.share(mark, total, 4, marks.numpy(), total - 1)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere OpenMP has another interface")

@@ -1,0 +1,417 @@
+"""Loops over regions that are columns of rows of memory, compiled for this processor when they are first called.
+
+A region is a column, or a `block` of columns side by side; after the last region the first one may begin anew within a
+row. Both passes over a tile of columns follow one another; where rows are many and lines few (tall), all threads share
+the rows of a line instead, in one pass and then the other.
+"""
+
+import numpy as np
+
+from normcore.core.compiled import FAR_COLUMN, factor_of, slopes_of, write, write_slopes
+from normcore.core.compiler import compiled, shared
+
+
+@compiled
+def eight(rows, index, m, low, high, nothing):
+    """Some columns of eight rows that an index names, the first being its m-th; beyond its end, of a row of nothing:
+    the center, whose distance from itself is 0 (where nothing is centered, that is a row of zeros)."""
+    last = len(index) - 1
+    whole = m + 7 <= last
+    return (
+        rows[index[m], low:high],
+        rows[index[m + 1], low:high] if whole or m + 1 <= last else nothing,
+        rows[index[m + 2], low:high] if whole or m + 2 <= last else nothing,
+        rows[index[m + 3], low:high] if whole or m + 3 <= last else nothing,
+        rows[index[m + 4], low:high] if whole or m + 4 <= last else nothing,
+        rows[index[m + 5], low:high] if whole or m + 5 <= last else nothing,
+        rows[index[m + 6], low:high] if whole or m + 6 <= last else nothing,
+        rows[index[m + 7], low:high] if whole else nothing,
+    )
+
+
+@compiled
+def add_moments(some, squares, rows, origin):
+    """The sums of the distances from an origin and of their squares, added to those of each column of eight rows."""
+    a, b, c, d, e, f, g, h = rows
+    for j in range(len(a)):
+        o = origin[j]
+        p, q, r, s, t, u, v, w = a[j] - o, b[j] - o, c[j] - o, d[j] - o, e[j] - o, f[j] - o, g[j] - o, h[j] - o
+        some[j] += ((p + q) + (r + s)) + ((t + u) + (v + w))
+        squares[j] += ((p * p + q * q) + (r * r + s * s)) + ((t * t + u * u) + (v * v + w * w))
+
+
+@compiled
+def add_squares(squares, rows):
+    """The squares of each column of eight rows, added to what is there."""
+    a, b, c, d, e, f, g, h = rows
+    for j in range(len(a)):
+        one = (a[j] * a[j] + b[j] * b[j]) + (c[j] * c[j] + d[j] * d[j])
+        squares[j] += one + ((e[j] * e[j] + f[j] * f[j]) + (g[j] * g[j] + h[j] * h[j]))
+
+
+@compiled
+def add_slopes(some, slopes):
+    """The slopes of each column of eight rows, added to what is there."""
+    a, b, c, d, e, f, g, h = slopes
+    for j in range(len(a)):
+        some[j] += ((a[j] + b[j]) + (c[j] + d[j])) + ((e[j] + f[j]) + (g[j] + h[j]))
+
+
+@compiled
+def add_products(along, slopes, rows, center):
+    """The products of slopes and distances from a center of each column of four rows, added to what is there."""
+    p, q, r, s = slopes
+    a, b, c, d = rows
+    for j in range(len(a)):
+        o = center[j]
+        along[j] += (p[j] * (a[j] - o) + q[j] * (b[j] - o)) + (r[j] * (c[j] - o) + s[j] * (d[j] - o))
+
+
+@compiled
+def add_weighted(some, along, slope, row, center, gain):
+    """The slopes of a row times its gain, and their products with distances from a center, added to what is there."""
+    for j in range(len(row)):
+        some[j] += slope[j] * gain
+        along[j] += slope[j] * (row[j] - center[j]) * gain
+
+
+@compiled
+def tile_at(unit, length, tile):
+    """Which line of the index a tile belongs to, and from which to which column it reaches."""
+    tiles = -(-length // tile)
+    low = unit % tiles * tile
+    return unit // tiles, low, min(low + tile, length)
+
+
+@compiled
+def in_columns(values, block, length):
+    """What regions have, as a value for each column."""
+    found = np.empty(length, values.dtype)
+    if len(values) == length:
+        found[:] = values
+        return found
+    for begin in range(0, length, len(values) * block):
+        for r in range(len(values)):
+            found[begin + r * block : begin + (r + 1) * block] = values[r]
+    return found
+
+
+@compiled
+def by_region(values, block, regions):
+    """The sums of what columns have."""
+    if len(values) == regions:
+        return values
+    found = np.zeros(regions, values.dtype)
+    for begin in range(0, len(values), regions * block):
+        for r in range(regions):
+            found[r] += np.sum(values[begin + r * block : begin + (r + 1) * block])
+    return found
+
+
+@compiled
+def first_values(row, low, block, regions, centered):
+    """The origins of regions: the first value of each, or 0 where nothing is centered."""
+    found = np.zeros(regions, row.dtype)
+    for r in range(regions if centered else 0):
+        found[r] = row[low + r * block]
+    return found
+
+
+@compiled
+def settle(some, squares, center, origin, members, total, second, rest, mean):
+    """Writes the variances, rests and means of regions, from the sums of the distances from a center and their squares.
+
+    Gives whether a center is too far from its mean.
+    """
+    far = False
+    for j in range(len(some)):
+        middle = some[j] / members
+        away = some[j] * middle
+        left = squares[j] - away if not squares[j] < away else 0.0  # nan stays nan
+        far |= away > FAR_COLUMN * left
+        second[j], rest[j] = left / total, np.float64(center[j]) - origin[j] + middle
+        mean[j] = center[j] + middle
+    return far
+
+
+@compiled
+def means_of(origins, rest):
+    """The means of regions, rounded, and what is left of them."""
+    center, left = np.empty_like(origins), np.empty_like(origins)
+    for r in range(len(origins)):
+        mean = np.float64(origins[r]) + rest[r]
+        center[r] = mean
+        left[r] = mean - center[r]
+    return center, left
+
+
+@compiled
+def factors_of(second, eps, outside, tiny):
+    """`factor_of` of several regions."""
+    factor, number = np.empty_like(second), second.dtype.type
+    for j in range(len(second)):
+        factor[j] = factor_of(second[j], number(eps), outside, number(tiny))
+    return factor
+
+
+@compiled
+def sum_moments(rows, index, low, high, center, centered, some, squares):
+    """Adds up the moments of columns of the rows that an index names."""
+    for m in range(0, len(index), 8):
+        some_rows = eight(rows, index, m, low, high, center)
+        if centered:
+            add_moments(some, squares, some_rows, center)
+        else:
+            add_squares(squares, some_rows)
+
+
+@compiled
+def write_line(out, row, center, scale, offset):
+    """The result of a row: a line for each column."""
+    for j in range(len(row)):
+        out[j] = (row[j] - center[j]) * scale[j] + offset[j]
+
+
+@compiled
+def write_rows(rows, out, index, which, low, high, gain, shift, center, left, factor, centered):
+    """The results of columns of the rows that an index names."""
+    nothing = rows.dtype.type(0)
+    alike = gain.shape[1] > 1 or len(gain) == 1
+    scale, offset = np.empty_like(factor), np.empty_like(factor)
+    for j in range(len(factor) if alike and len(index) else 0):
+        w, column = which[0], low + j
+        scale[j] = factor[j] * gain[w, column if gain.shape[1] > 1 else 0]
+        offset[j] = shift[w, column if shift.shape[1] > 1 else 0] - left[j] * scale[j]
+    for m in range(len(index)):
+        i, w = index[m], which[m]
+        row, to = rows[i, low:high], out[i, low:high]
+        if alike and centered:
+            write_line(to, row, center, scale, offset)
+        elif alike:
+            write(to, row, nothing, nothing, scale, rows.dtype.type(1), offset)
+        else:
+            write(to, row, center, left, factor, gain[w, 0], shift[w, 0])
+
+
+@shared
+@compiled
+def columns_forward(start, stop, nth, rows, out, index, which, gain, shift, second, rest, mean, rule, size):
+    """The tiles from start to stop, each so many columns of the rows in one line of the index."""
+    (eps, total, centered, outside, tiny), (block, tile) = rule, size
+    length, count = rows.shape[1], index.shape[1] * rows.shape[1] // second.shape[1]
+    for unit in range(start, stop):
+        k, low, high = tile_at(unit, length, tile)
+        a, b = low // block, min(high // block, second.shape[1])
+        spread, left = second[k, a:b], rest[k, a:b]
+        origins = first_values(rows[index[k, 0]], low, block, b - a, centered)
+        left[:] = 0
+        for _ in range(2):
+            centers = origins + left
+            center = in_columns(centers, block, high - low)
+            some, squares = np.zeros(high - low), np.zeros(high - low)
+            sum_moments(rows, index[k], low, high, center, centered, some, squares)
+            sums = by_region(some, block, b - a), by_region(squares, block, b - a)
+            if not settle(sums[0], sums[1], centers, origins, count, total, spread, left, mean[k, a:b]):
+                break
+        middle = means_of(origins, left)
+        of_columns = (
+            in_columns(middle[0], block, high - low),
+            in_columns(middle[1], block, high - low),
+            in_columns(factors_of(spread, eps, outside, tiny), block, high - low),
+        )
+        write_rows(rows, out, index[k], which[k], low, high, gain, shift, *of_columns, centered)
+
+
+@shared
+@compiled
+def sum_tall(start, stop, nth, rows, index, center, centered, some, squares):
+    """`sum_moments` of the rows from start to stop (in eights) of each line, for each part."""
+    for k in range(len(index)):
+        lines = some[nth, k], squares[nth, k]
+        sum_moments(rows, index[k, 8 * start : 8 * stop], 0, rows.shape[1], center[k], centered, lines[0], lines[1])
+
+
+@shared
+@compiled
+def write_tall(start, stop, nth, rows, out, index, which, gain, shift, center, left, factor, centered):
+    """`write_rows` of the rows from start to stop (in eights) of each line."""
+    for k in range(len(index)):
+        some, gains = index[k, 8 * start : 8 * stop], which[k, 8 * start : 8 * stop]
+        write_rows(rows, out, some, gains, 0, rows.shape[1], gain, shift, center[k], left[k], factor[k], centered)
+
+
+@compiled
+def room(rows, lines):
+    """Room for a value for each column of some lines."""
+    return np.empty((lines, rows.shape[1]), rows.dtype)
+
+
+@compiled
+def tall_forward(team, rows, out, index, which, gain, shift, second, rest, mean, rule, block):
+    """All lines, the rows of each shared out (in eights)."""
+    eps, total, centered, outside, tiny = rule
+    lines, length, regions = len(index), rows.shape[1], second.shape[1]
+    count = index.shape[1] * length // regions
+    origins = np.zeros_like(second)
+    center, left, factor = room(rows, lines), room(rows, lines), room(rows, lines)
+    for k in range(lines):
+        origins[k] = first_values(rows[index[k, 0]], 0, block, regions, centered)
+    rest[:] = 0
+    for _ in range(2):
+        centers, far = origins + rest, False
+        for k in range(lines):
+            center[k] = in_columns(centers[k], block, length)
+        sums = np.zeros((2, team[3], lines, length))
+        sum_tall(team, rows, index, center, centered, sums[0], sums[1])
+        for k in range(lines):
+            some = by_region(sums[0, :, k].sum(0), block, regions)
+            squares = by_region(sums[1, :, k].sum(0), block, regions)
+            far |= settle(some, squares, centers[k], origins[k], count, total, second[k], rest[k], mean[k])
+        if not far:
+            break
+    for k in range(lines):
+        middle = means_of(origins[k], rest[k])
+        center[k], left[k] = in_columns(middle[0], block, length), in_columns(middle[1], block, length)
+        factor[k] = in_columns(factors_of(second[k], eps, outside, tiny), block, length)
+    write_tall(team, rows, out, index, which, gain, shift, center, left, factor, centered)
+
+
+@compiled
+def sum_slopes(slopes, rows, index, low, high, center, some, along):
+    """Adds up the slopes of columns of the rows that an index names, and products with distances from a center."""
+    nothing = np.zeros(high - low, rows.dtype)
+    for m in range(0, len(index), 8):
+        p, q, r, s, t, u, v, w = eight(slopes, index, m, low, high, nothing)
+        a, b, c, d, e, f, g, h = eight(rows, index, m, low, high, center)
+        add_slopes(some, (p, q, r, s, t, u, v, w))
+        add_products(along, (p, q, r, s), (a, b, c, d), center)
+        add_products(along, (t, u, v, w), (e, f, g, h), center)
+
+
+@compiled
+def pulled(some, along, factor, second, block, rule, members):
+    """What the slopes of columns do to the mean (for each column) and to the divisor of their regions.
+
+    `some` are their sums, and `along` those of their products with the normalized values.
+    """
+    _, total, centered, outside, tiny = rule
+    regions = len(second)
+    shares = by_region(along, block, regions) * factor / total
+    if outside:  # the root alone answers to the values, not the eps beside it
+        shares /= factor * np.sqrt(np.maximum(second, tiny))
+    parts = by_region(some, block, regions) * (centered / members)
+    number = second.dtype
+    return in_columns(shares.astype(number), block, len(some)), in_columns(parts.astype(number), block, len(some))
+
+
+@compiled
+def write_slope_line(out, slope, row, center, scale, along, offset):
+    """The gradient of a row: a plane for each column."""
+    for j in range(len(row)):
+        out[j] = slope[j] * scale[j] - (row[j] - center[j]) * along[j] - offset[j]
+
+
+@compiled
+def write_row_slopes(slopes, rows, out, index, which, low, high, gain, center, left, share, part, factor):
+    """The gradients of columns of the rows that an index names."""
+    alike = gain.shape[1] > 1 or len(gain) == 1
+    scale, along, offset = np.empty_like(factor), factor * share, np.empty_like(factor)
+    for j in range(len(factor) if alike and len(index) else 0):
+        scale[j] = factor[j] * gain[which[0], low + j if gain.shape[1] > 1 else 0]
+        offset[j] = factor[j] * part[j] - left[j] * along[j]
+    for m in range(len(index)):
+        i, w = index[m], which[m]
+        slope, row, to = slopes[i, low:high], rows[i, low:high], out[i, low:high]
+        if alike:
+            write_slope_line(to, slope, row, center, scale, along, offset)
+        else:
+            write_slopes(to, slope, row, center, left, gain[w, 0], share, part, factor)
+
+
+@compiled
+def learn(by_gain, by_shift, gain, some, along):
+    """Adds to the gradients of gain and shift, and multiplies slopes by the gain."""
+    by_shift += some
+    by_gain += along
+    some *= gain
+    along *= gain
+
+
+@shared
+@compiled
+def columns_backward(
+    start, stop, nth, slopes, rows, out, index, which, gain, by_gains, by_shifts, second, rest, rule, learns, size
+):
+    """The gradient of the tiles from start to stop; that of gain and shift is added to what the part has."""
+    by_gain, by_shift = by_gains[nth], by_shifts[nth]
+    (eps, _, centered, outside, tiny), (block, tile) = rule, size
+    length, count = rows.shape[1], index.shape[1] * rows.shape[1] // second.shape[1]
+    for unit in range(start, stop):
+        k, low, high = tile_at(unit, length, tile)
+        a, b = low // block, min(high // block, second.shape[1])
+        middle = means_of(first_values(rows[index[k, 0]], low, block, b - a, centered), rest[k, a:b])
+        center, left = in_columns(middle[0], block, high - low), in_columns(middle[1], block, high - low)
+        factors = factors_of(second[k, a:b], eps, outside, tiny)
+        factor = in_columns(factors, block, high - low)
+        some, along = np.zeros(high - low), np.zeros(high - low)
+        if gain.shape[1] > 1 or not learns:
+            sum_slopes(slopes, rows, index[k], low, high, center, some, along)
+            along = (along - some * left) * factor
+            if learns:
+                w = which[k, 0]
+                learn(by_gain[w, low:high], by_shift[w, low:high], gain[w, low:high], some, along)
+        else:
+            offset = left * factor
+            for m in range(index.shape[1]):
+                i, w = index[k, m], which[k, m]
+                slope, row = slopes[i, low:high], rows[i, low:high]
+                add_weighted(some, along, slope, row, center, gain[w, 0])
+                sums = slopes_of(slope, row, center, factor, offset, rows.dtype.type(1))
+                by_shift[w, 0] += sums[0]
+                by_gain[w, 0] += sums[1]
+            along = (along - some * left) * factor
+        share, part = pulled(some, along, factors, second[k, a:b], block, rule, count)
+        write_row_slopes(slopes, rows, out, index[k], which[k], low, high, gain, center, left, share, part, factor)
+
+
+@shared
+@compiled
+def sum_tall_slopes(start, stop, nth, slopes, rows, index, center, some, along):
+    """`sum_slopes` of the rows from start to stop (in eights) of each line, for each part."""
+    for k in range(len(index)):
+        lines = some[nth, k], along[nth, k]
+        sum_slopes(slopes, rows, index[k, 8 * start : 8 * stop], 0, rows.shape[1], center[k], lines[0], lines[1])
+
+
+@shared
+@compiled
+def write_tall_slopes(start, stop, nth, slopes, rows, out, index, which, gain, center, left, share, part, factor):
+    """`write_row_slopes` of the rows from start to stop (in eights) of each line."""
+    for k in range(len(index)):
+        some, gains = index[k, 8 * start : 8 * stop], which[k, 8 * start : 8 * stop]
+        of_columns = center[k], left[k], share[k], part[k], factor[k]
+        write_row_slopes(slopes, rows, out, some, gains, 0, rows.shape[1], gain, *of_columns)
+
+
+@compiled
+def tall_backward(team, slopes, rows, out, index, which, gain, by_gains, by_shifts, second, rest, rule, learns, block):
+    """The gradient of all lines, the rows of each shared out (in eights)."""
+    eps, _, centered, outside, tiny = rule
+    lines, length, regions = len(index), rows.shape[1], second.shape[1]
+    center, left, factor = room(rows, lines), room(rows, lines), room(rows, lines)
+    share, part = room(rows, lines), room(rows, lines)
+    for k in range(lines):
+        middle = means_of(first_values(rows[index[k, 0]], 0, block, regions, centered), rest[k])
+        center[k], left[k] = in_columns(middle[0], block, length), in_columns(middle[1], block, length)
+    sums = np.zeros((2, team[3], lines, length))
+    sum_tall_slopes(team, slopes, rows, index, center, sums[0], sums[1])
+    for k in range(lines):
+        factors = factors_of(second[k], eps, outside, tiny)
+        factor[k] = in_columns(factors, block, length)
+        some, along = sums[0, :, k].sum(0), sums[1, :, k].sum(0)
+        along = (along - some * left[k]) * factor[k]
+        if learns:
+            w = which[k, 0]
+            learn(by_gains[0, w], by_shifts[0, w], gain[w], some, along)
+        share[k], part[k] = pulled(some, along, factors, second[k], block, rule, index.shape[1] * length // regions)
+    write_tall_slopes(team, slopes, rows, out, index, which, gain, center, left, share, part, factor)
