@@ -23,8 +23,10 @@ from normcore import METHODS, Method
 from normcore.core import LETTERS, Bound, along_channels
 from tests.torchvision_names import declare
 
+LAST = "channels last"
+"""The images whose channels lie side by side in memory."""
 SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
-    "image": {"image": (32, 64, 56, 56), "small": (4, 6, 4, 4)},
+    "image": {"image": (32, 64, 56, 56), LAST: (32, 64, 56, 56), "small": (4, 6, 4, 4)},
     "tokens": {"tokens": (32, 128, 768)},
     "conv2d": {"weight": (256, 256, 3, 3), "small weight": (8, 6, 3, 3)},
 }
@@ -95,11 +97,12 @@ def report() -> None:
         row: list[float | None] = []
         peaks: list[float | None] = []
         for device in devices:
-            rivals = _rivals(METHODS[key], torch.randn(shape, device=device), layout)
+            memory = torch.channels_last if label == LAST else torch.contiguous_format
+            rivals = _rivals(METHODS[key], torch.randn(shape, device=device).to(memory_format=memory), layout)
             row += [ratio for backward in (False, True) for ratio in _ratios(rivals, backward)]
             peaks.append(_peak(rivals["ours"]) / (torch.Size(shape).numel() * 4))
         table.append(row + peaks)
-        if "small" not in label:
+        if "small" not in label and label != LAST:
             where = f"{label}, {' × '.join(map(str, shape))}"
             costs.setdefault(key, {})[where] = {"forward": row[COPY], "backward": row[COPY + len(RIVALS)]}
         print(f"| `{key}` | {label} | " + " | ".join(map(_shown, row + peaks)) + " |", flush=True)
@@ -117,7 +120,8 @@ def _rows() -> Iterator[tuple[str, str, tuple[int, ...], str]]:
         for layout, inputs in SHAPES.items():
             if method.family != "gradient" and layout in method.layouts:
                 for label, shape in inputs.items():
-                    yield method.key, label, shape, layout
+                    if label != LAST or method.key in OF_TORCH["image"]:
+                        yield method.key, label, shape, layout
 
 
 def _rivals(method: Method, x: Tensor, layout: str) -> dict[str, Contestant]:
@@ -159,19 +163,23 @@ def _conv(weight: Tensor) -> nn.Conv2d:
 
 
 def _of_torch(key: str, sizes: Sequence[int], layout: str) -> nn.Module | None:
-    image: dict[str, Callable[[], nn.Module]] = {
-        "batch_norm": lambda: nn.BatchNorm2d(sizes[0]),
-        "group_norm": lambda: nn.GroupNorm(2, sizes[0]),
-        "instance_norm": lambda: nn.InstanceNorm2d(sizes[0], affine=True),
-        "layer_norm": lambda: nn.LayerNorm(list(sizes)),
-        "local_response_norm": lambda: nn.LocalResponseNorm(5),
-    }
-    tokens: dict[str, Callable[[], nn.Module]] = {
-        "layer_norm": lambda: nn.LayerNorm(sizes[0]),
-        "rms_norm": lambda: nn.RMSNorm(sizes[0], eps=1e-6),
-    }
-    make = {"image": image, "tokens": tokens}[layout].get(key)
-    return make() if make else None
+    make = OF_TORCH[layout].get(key)
+    return make(sizes) if make else None
+
+
+OF_TORCH: dict[str, dict[str, Callable[[Sequence[int]], nn.Module]]] = {
+    "image": {
+        "batch_norm": lambda sizes: nn.BatchNorm2d(sizes[0]),
+        "group_norm": lambda sizes: nn.GroupNorm(2, sizes[0]),
+        "instance_norm": lambda sizes: nn.InstanceNorm2d(sizes[0], affine=True),
+        "layer_norm": lambda sizes: nn.LayerNorm(list(sizes)),
+        "local_response_norm": lambda sizes: nn.LocalResponseNorm(5),
+    },
+    "tokens": {
+        "layer_norm": lambda sizes: nn.LayerNorm(sizes[0]),
+        "rms_norm": lambda sizes: nn.RMSNorm(sizes[0], eps=1e-6),
+    },
+}
 
 
 def _of_timm(key: str, channels: int, layout: str) -> nn.Module | None:

@@ -50,20 +50,16 @@ def add_squares(squares, rows):
 
 
 @compiled
-def add_slopes(some, slopes):
-    """The slopes of each column of eight rows, added to what is there."""
-    a, b, c, d, e, f, g, h = slopes
-    for j in range(len(a)):
-        some[j] += ((a[j] + b[j]) + (c[j] + d[j])) + ((e[j] + f[j]) + (g[j] + h[j]))
+def add_slopes(some, along, slopes, rows, center):
+    """The slopes of each column of four rows, and their products with distances from a center, added to what is there.
 
-
-@compiled
-def add_products(along, slopes, rows, center):
-    """The products of slopes and distances from a center of each column of four rows, added to what is there."""
+    More rows at once would fight for places in the cache where they lie 4096 bytes apart.
+    """
     p, q, r, s = slopes
     a, b, c, d = rows
     for j in range(len(a)):
         o = center[j]
+        some[j] += (p[j] + q[j]) + (r[j] + s[j])
         along[j] += (p[j] * (a[j] - o) + q[j] * (b[j] - o)) + (r[j] * (c[j] - o) + s[j] * (d[j] - o))
 
 
@@ -187,6 +183,8 @@ def write_rows(rows, out, index, which, low, high, gain, shift, center, left, fa
         row, to = rows[i, low:high], out[i, low:high]
         if alike and centered:
             write_line(to, row, center, scale, offset)
+        elif alike and shift.shape[1] == 1:
+            write(to, row, nothing, nothing, scale, rows.dtype.type(1), shift[w, 0])
         elif alike:
             write(to, row, nothing, nothing, scale, rows.dtype.type(1), offset)
         else:
@@ -283,9 +281,8 @@ def sum_slopes(slopes, rows, index, low, high, center, some, along):
     for m in range(0, len(index), 8):
         p, q, r, s, t, u, v, w = eight(slopes, index, m, low, high, nothing)
         a, b, c, d, e, f, g, h = eight(rows, index, m, low, high, center)
-        add_slopes(some, (p, q, r, s, t, u, v, w))
-        add_products(along, (p, q, r, s), (a, b, c, d), center)
-        add_products(along, (t, u, v, w), (e, f, g, h), center)
+        add_slopes(some, along, (p, q, r, s), (a, b, c, d), center)
+        add_slopes(some, along, (t, u, v, w), (e, f, g, h), center)
 
 
 @compiled

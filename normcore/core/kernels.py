@@ -1,6 +1,6 @@
 """PyTorch's own fused kernels: which of them computes a bound region, in one pass over the tensor."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -48,11 +48,11 @@ def _in_rows(x: Tensor, region: Bound, eps: float, weight: Tensor | None, bias: 
         return Standardized(region.join(y.permute(back)), mean, gained=gained)
     if not x.is_contiguous() or compilable(x):
         return None
-    first: Any = (..., *(slice(1),) * len(sizes))
-    origin = rows.detach()[first]
+    origin = rows.detach() if rows.requires_grad else rows
+    for dim in range(-len(sizes), 0):
+        origin = origin.narrow(dim, 0, 1)
     y, mean, _ = torch.native_layer_norm(rows - origin, sizes, *gains, eps)
-    y = y.permute(back).reshape(x.shape).contiguous()
-    return Standardized(y, mean + origin, gained=gained)
+    return Standardized(region.join(y.permute(back)).contiguous(), mean + origin, gained=gained)
 
 
 def fused_rms(x: Tensor, region: Bound, eps: float, weight: Tensor | None) -> Tensor | None:

@@ -172,9 +172,15 @@ class Bound:
 
     def lay(self, parameter: Tensor) -> Tensor:
         """A parameter of shape (c) or (c h w), reshaped so that it broadcasts against the split view."""
-        last = self.channel_axis + parameter.ndim
-        within = [self.channel_axis <= axis < last for axis, split in enumerate(self.factors) for _ in split]
-        return parameter.reshape([size if here else 1 for here, size in zip(within, self.split_shape, strict=True)])
+        return parameter.reshape(self._laid[parameter.ndim])
+
+    @cached_property
+    def _laid(self) -> tuple[list[int], ...]:
+        """How parameters that cover no axis, the channels, the channels and the next axis ... lie in the split view."""
+        return tuple(
+            [f.size if 0 <= axis - self.channel_axis < count else 1 for axis, fs in enumerate(self.factors) for f in fs]
+            for count in range(len(self.shape) - self.channel_axis + 1)
+        )
 
     def gather(self, statistic: Tensor) -> Tensor:
         """The reverse of `spread`: one value a region from a statistic that broadcasts against the tensor."""

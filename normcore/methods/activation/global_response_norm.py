@@ -13,7 +13,6 @@ from normcore.core import (
     Region,
     Slot,
     along_channels,
-    root,
     widen,
 )
 
@@ -37,8 +36,8 @@ def global_response_norm(
     Source: Woo et al. 2023 (ConvNeXt V2), arXiv:2301.00808.
     """
     wide = widen(x)
-    norm = root(channel.spread(channel.mean(wide.square()))) * channel.size**0.5
-    mean_norm = sample.spread(sample.mean(norm.expand(x.shape)))
+    norm = torch.linalg.vector_norm(wide, dim=channel.reduced, keepdim=True)
+    mean_norm = norm.mean(channel.channel_axis, keepdim=True)
     factor = norm / (mean_norm + eps)
     if weight is not None:
         factor = factor * along_channels(weight.to(factor.dtype), channel)
