@@ -1,9 +1,12 @@
 """What goes wrong with the digits of a tensor: lost in computing, missing in the input, beyond a format's range."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from normcore.core import Bound, shift_away, widen
 from normcore.finding import Case, Finding, moments
@@ -41,6 +44,31 @@ def digits_lost(case: Case) -> list[Finding]:
             f"{shifted:.1g}."
             if mends
             else "Subtract a constant near the mean before this method.",
+            "digits",
+        )
+    ]
+
+
+def digits_lost_to_memory(module: nn.Module, key: str, x: Tensor) -> list[Finding]:
+    """Digits that a layer of PyTorch's loses to a large mean where axes do not lie in memory in their order."""
+    kernel: Callable[[Tensor], Tensor]
+    if x.dtype is not torch.float32 or x.is_contiguous():
+        return []
+    if isinstance(module, nn.GroupNorm):
+        kernel = partial(functional.group_norm, num_groups=module.num_groups, eps=module.eps)
+    elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
+        kernel = partial(functional.batch_norm, running_mean=None, running_var=None, training=True, eps=module.eps)
+    else:
+        return []
+    exact = kernel(x.double().contiguous())
+    error, usual = (float((kernel(each).double() - exact).abs().max()) for each in (x, x.contiguous()))
+    if not (error > ERROR and usual < error / 10):
+        return []
+    return [
+        Finding(
+            "Its input does not lie in memory in the order of its axes (channels come last, say), and PyTorch's kernel "
+            f"for that loses digits to a large mean: the output is off by up to {error:.1g}, else by {usual:.1g}.",
+            f"Give it x.contiguous(), or normcore.layer({key!r}, ...) in its place, which keeps them in any order.",
             "digits",
         )
     ]

@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from normcore.core import LETTERS, Method, NormcoreError
 from normcore.diagnose import diagnose
+from normcore.digits import digits_lost_to_memory
 from normcore.finding import Finding
 from normcore.layer import _Reparametrization
 from normcore.registry import METHODS
@@ -85,11 +86,12 @@ class Watch(TorchFunctionMode):
         try:
             found = diagnose(norm.key, shape, layout, training, x.reshape(shape), **settings_met(module))
             known = {f.sentence for f in diagnose(norm.key, shape, layout, training, **settings_met(module))}
+            lost = [] if module in self.frozen else digits_lost_to_memory(module, norm.key, x)
         except NormcoreError as error:
             self.refused[module] = str(error)
             return
         self.symptoms.setdefault(module, []).extend(
-            f for f in found if f.sentence not in known and f.kind not in silent
+            f for f in (*found, *lost) if f.sentence not in known and f.kind not in silent
         )
 
     def leaves(self, module: nn.Module, output: Tensor) -> None:

@@ -284,6 +284,18 @@ def test_a_transformer_with_planted_faults() -> None:
     assert "not finite" in said(audit(nn.LayerNorm(32), broken))["(the model)"]
 
 
+@pytest.mark.parametrize("norm", [nn.GroupNorm(4, 32), nn.BatchNorm2d(32), layer("group_norm", 32, num_groups=4)])
+def test_digits_that_a_kernel_loses_in_channels_last_memory(norm: nn.Module) -> None:
+    x = torch.randn(8, 32, 56, 56, generator=torch.Generator().manual_seed(0)) + 1000
+    last = x.to(memory_format=torch.channels_last)
+    assert not audit(norm, x).findings
+    found = [finding.kind for _, finding in audit(norm, last).findings]
+    assert found == ([] if type(norm).__module__.startswith("normcore") else ["digits"])
+    assert not audit(norm, last - 1000).findings
+    frozen = [finding.kind for _, finding in audit(nn.Sequential(norm).eval(), last).findings]
+    assert ("digits" in frozen) == (type(norm) is nn.GroupNorm)
+
+
 def test_a_linear_layer_that_goes_into_norms_twice() -> None:
     linear, norm = nn.Linear(8, 8), nn.BatchNorm1d(8)
     report = audit(nn.Sequential(linear, norm, nn.ReLU(), linear, norm), torch.randn(32, 8))

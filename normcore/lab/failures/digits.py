@@ -124,7 +124,8 @@ FAILURES = (
         ("mean of the values (deviation 0.1)", "error of the variance, relative"),
         "Both terms are near 1,000,000, where float32 numbers lie 0.06 apart. Their difference, 0.01, is made of "
         "rounding alone. Under a root, a negative one gives nan.",
-        "Subtract the mean first, then square. Nothing here uses the one-pass formula; some libraries do for speed.",
+        "Subtract the mean first, then square. Nothing here uses the one-pass formula. Flax's norms do for speed, "
+        "unless told `use_fast_variance=False`, and so does PyTorch's group norm on images in channels-last memory.",
         "import torch\n\n"
         "x = 1000 + 0.1 * torch.randn(4096)\n"
         "print(x.square().mean() - x.mean().square())  # should be 0.01\n"
