@@ -1,9 +1,9 @@
 """Loops over the regions of a large tensor, compiled for this processor when they are first called.
 
-A tensor comes as `rows` of values that lie side by side in memory. A line of `index` has the rows of one region, or,
-for the kernels of columns, of as many regions as a row is long. The line of `which` says where the gain and the shift
-of these rows are: one value a row, or one a column (a shift that is missing is one value beside any gain). Both passes
-over a region, for its statistics and for its result, follow one another, so that the second finds it in the cache.
+A tensor comes as `rows` of values that lie side by side in memory. A line of `index` has the rows of one region. The
+line of `which` says where the gain and the shift of these rows are: one value a row, or one a column (what is missing
+is one value). Both passes over a region, for its statistics and for its result, follow one another, so that the second
+finds it in the cache. See `normcore.core.compiled_columns` for regions beside one another.
 
 The origin of a region is its first value, and `rest` the mean of the distances from it. Sums of many values
 are float64. From about 1e18 on the squares of float32 values overflow (in PyTorch's kernels from 1e17 on).
@@ -17,9 +17,9 @@ from normcore.core.compiler import compiled, shared, summing
 
 CHUNK = 512
 """Values of a row summed in their own precision, before the sum goes on in float64."""
-FAR, FAR_COLUMN = 4.0, 25.0
+FAR = 4.0
 """How many variances the square of the distance from the origin to the mean may have: so many digits of the variance
-are lost in sums of float32. Beyond it, all is summed again about the mean: for a row, or a whole tile of columns."""
+are lost in sums of float32. Beyond it, all is summed again about the mean."""
 
 
 def at(value, j):

@@ -1,14 +1,18 @@
 """Loops over regions that are columns of rows of memory, compiled for this processor when they are first called.
 
-A region is a column, or a `block` of columns side by side; after the last region the first one may begin anew within a
-row. Both passes over a tile of columns follow one another; where rows are many and lines few (tall), all threads share
-the rows of a line instead, in one pass and then the other.
+A line of `index` has the rows of several regions, each a column of them or a `block` of columns side by side; after
+the last region the first one may begin anew within a row. A gain is one value a row, a region or a column. Both passes
+over a tile of columns follow one another; where rows are many and lines few (tall), all threads share the rows of a
+line instead, in one pass and then the other.
 """
 
 import numpy as np
 
-from normcore.core.compiled import FAR_COLUMN, factor_of, slopes_of, write, write_slopes
+from normcore.core.compiled import factor_of, slopes_of, write, write_slopes
 from normcore.core.compiler import compiled, shared
+
+FAR = 25.0
+"""As in `normcore.core.compiled`; beyond it, whole tiles are summed again, and all tall columns."""
 
 
 @compiled
@@ -50,7 +54,7 @@ def add_squares(squares, rows):
 
 
 @compiled
-def add_slopes(some, along, slopes, rows, center):
+def add_four_slopes(some, along, slopes, rows, center):
     """The slopes of each column of four rows, and their products with distances from a center, added to what is there.
 
     More rows at once would fight for places in the cache where they lie 4096 bytes apart.
@@ -124,7 +128,7 @@ def settle(some, squares, center, origin, members, total, second, rest, mean):
         middle = some[j] / members
         away = some[j] * middle
         left = squares[j] - away if not squares[j] < away else 0.0  # nan stays nan
-        far |= away > FAR_COLUMN * left
+        far |= away > FAR * left
         second[j], rest[j] = left / total, np.float64(center[j]) - origin[j] + middle
         mean[j] = center[j] + middle
     return far
@@ -162,6 +166,17 @@ def sum_moments(rows, index, low, high, center, centered, some, squares):
 
 
 @compiled
+def laid(values, low, high, block, length):
+    """A row of gains or shifts as a value for each column from low to high: there is one in all, one a region, or one a
+    column."""
+    if len(values) == length:
+        return values[low:high]
+    if len(values) == 1:
+        return np.repeat(values, high - low)
+    return in_columns(values[low // block : high // block], block, high - low)
+
+
+@compiled
 def write_line(out, row, center, scale, offset):
     """The result of a row: a line for each column."""
     for j in range(len(row)):
@@ -169,24 +184,21 @@ def write_line(out, row, center, scale, offset):
 
 
 @compiled
-def write_rows(rows, out, index, which, low, high, gain, shift, center, left, factor, centered):
+def write_rows(rows, out, index, which, low, high, block, gain, shift, center, left, factor, centered):
     """The results of columns of the rows that an index names."""
-    nothing = rows.dtype.type(0)
+    nothing, one = rows.dtype.type(0), rows.dtype.type(1)
     alike = gain.shape[1] > 1 or len(gain) == 1
-    scale, offset = np.empty_like(factor), np.empty_like(factor)
-    for j in range(len(factor) if alike and len(index) else 0):
-        w, column = which[0], low + j
-        scale[j] = factor[j] * gain[w, column if gain.shape[1] > 1 else 0]
-        offset[j] = shift[w, column if shift.shape[1] > 1 else 0] - left[j] * scale[j]
+    scale = offset = factor
+    if alike and len(index):
+        scale = factor * laid(gain[which[0]], low, high, block, rows.shape[1])
+        offset = laid(shift[which[0]], low, high, block, rows.shape[1]) - left * scale
     for m in range(len(index)):
         i, w = index[m], which[m]
         row, to = rows[i, low:high], out[i, low:high]
-        if alike and centered:
+        if alike and (centered or shift.shape[1] > 1):
             write_line(to, row, center, scale, offset)
-        elif alike and shift.shape[1] == 1:
-            write(to, row, nothing, nothing, scale, rows.dtype.type(1), shift[w, 0])
         elif alike:
-            write(to, row, nothing, nothing, scale, rows.dtype.type(1), offset)
+            write(to, row, nothing, nothing, scale, one, shift[w, 0])
         else:
             write(to, row, center, left, factor, gain[w, 0], shift[w, 0])
 
@@ -217,7 +229,7 @@ def columns_forward(start, stop, nth, rows, out, index, which, gain, shift, seco
             in_columns(middle[1], block, high - low),
             in_columns(factors_of(spread, eps, outside, tiny), block, high - low),
         )
-        write_rows(rows, out, index[k], which[k], low, high, gain, shift, *of_columns, centered)
+        write_rows(rows, out, index[k], which[k], low, high, block, gain, shift, *of_columns, centered)
 
 
 @shared
@@ -231,11 +243,13 @@ def sum_tall(start, stop, nth, rows, index, center, centered, some, squares):
 
 @shared
 @compiled
-def write_tall(start, stop, nth, rows, out, index, which, gain, shift, center, left, factor, centered):
+def write_tall(start, stop, nth, rows, out, index, which, block, gain, shift, center, left, factor, centered):
     """`write_rows` of the rows from start to stop (in eights) of each line."""
     for k in range(len(index)):
         some, gains = index[k, 8 * start : 8 * stop], which[k, 8 * start : 8 * stop]
-        write_rows(rows, out, some, gains, 0, rows.shape[1], gain, shift, center[k], left[k], factor[k], centered)
+        write_rows(
+            rows, out, some, gains, 0, rows.shape[1], block, gain, shift, center[k], left[k], factor[k], centered
+        )
 
 
 @compiled
@@ -271,7 +285,7 @@ def tall_forward(team, rows, out, index, which, gain, shift, second, rest, mean,
         middle = means_of(origins[k], rest[k])
         center[k], left[k] = in_columns(middle[0], block, length), in_columns(middle[1], block, length)
         factor[k] = in_columns(factors_of(second[k], eps, outside, tiny), block, length)
-    write_tall(team, rows, out, index, which, gain, shift, center, left, factor, centered)
+    write_tall(team, rows, out, index, which, block, gain, shift, center, left, factor, centered)
 
 
 @compiled
@@ -281,8 +295,8 @@ def sum_slopes(slopes, rows, index, low, high, center, some, along):
     for m in range(0, len(index), 8):
         p, q, r, s, t, u, v, w = eight(slopes, index, m, low, high, nothing)
         a, b, c, d, e, f, g, h = eight(rows, index, m, low, high, center)
-        add_slopes(some, along, (p, q, r, s), (a, b, c, d), center)
-        add_slopes(some, along, (t, u, v, w), (e, f, g, h), center)
+        add_four_slopes(some, along, (p, q, r, s), (a, b, c, d), center)
+        add_four_slopes(some, along, (t, u, v, w), (e, f, g, h), center)
 
 
 @compiled
@@ -309,13 +323,13 @@ def write_slope_line(out, slope, row, center, scale, along, offset):
 
 
 @compiled
-def write_row_slopes(slopes, rows, out, index, which, low, high, gain, center, left, share, part, factor):
+def write_row_slopes(slopes, rows, out, index, which, low, high, block, gain, center, left, share, part, factor):
     """The gradients of columns of the rows that an index names."""
     alike = gain.shape[1] > 1 or len(gain) == 1
-    scale, along, offset = np.empty_like(factor), factor * share, np.empty_like(factor)
-    for j in range(len(factor) if alike and len(index) else 0):
-        scale[j] = factor[j] * gain[which[0], low + j if gain.shape[1] > 1 else 0]
-        offset[j] = factor[j] * part[j] - left[j] * along[j]
+    scale, along = factor, factor * share
+    offset = factor * part - left * along
+    if alike and len(index):
+        scale = factor * laid(gain[which[0]], low, high, block, rows.shape[1])
     for m in range(len(index)):
         i, w = index[m], which[m]
         slope, row, to = slopes[i, low:high], rows[i, low:high], out[i, low:high]
@@ -326,12 +340,15 @@ def write_row_slopes(slopes, rows, out, index, which, low, high, gain, center, l
 
 
 @compiled
-def learn(by_gain, by_shift, gain, some, along):
-    """Adds to the gradients of gain and shift, and multiplies slopes by the gain."""
-    by_shift += some
-    by_gain += along
-    some *= gain
-    along *= gain
+def learn(found, given, low, high, block, length):
+    """Adds what columns from low to high have found to a row of gains or shifts."""
+    if len(found) == length:
+        found[low:high] += given
+    elif len(found) == 1:
+        found[0] += given.sum()
+    else:
+        a, b = low // block, min(high // block, len(found))
+        found[a:b] += by_region(given, block, b - a)
 
 
 @shared
@@ -339,8 +356,10 @@ def learn(by_gain, by_shift, gain, some, along):
 def columns_backward(
     start, stop, nth, slopes, rows, out, index, which, gain, by_gains, by_shifts, second, rest, rule, learns, size
 ):
-    """The gradient of the tiles from start to stop; that of gain and shift is added to what the part has."""
-    by_gain, by_shift = by_gains[nth], by_shifts[nth]
+    """The gradient of the tiles from start to stop; that of gain and shift is added to what the part has, or the line.
+
+    It is a line's where each column has gains of its own, for other tiles have other columns.
+    """
     (eps, _, centered, outside, tiny), (block, tile) = rule, size
     length, count = rows.shape[1], index.shape[1] * rows.shape[1] // second.shape[1]
     for unit in range(start, stop):
@@ -350,13 +369,17 @@ def columns_backward(
         center, left = in_columns(middle[0], block, high - low), in_columns(middle[1], block, high - low)
         factors = factors_of(second[k, a:b], eps, outside, tiny)
         factor = in_columns(factors, block, high - low)
+        slot = k if gain.shape[1] > 1 and len(index) == len(by_gains) else nth
         some, along = np.zeros(high - low), np.zeros(high - low)
-        if gain.shape[1] > 1 or not learns:
+        if gain.shape[1] > 1 or len(gain) == 1:
             sum_slopes(slopes, rows, index[k], low, high, center, some, along)
             along = (along - some * left) * factor
             if learns:
                 w = which[k, 0]
-                learn(by_gain[w, low:high], by_shift[w, low:high], gain[w, low:high], some, along)
+                learn(by_shifts[slot, w], some, low, high, block, length)
+                learn(by_gains[slot, w], along, low, high, block, length)
+                gains = laid(gain[w], low, high, block, length)
+                some, along = some * gains, along * gains
         else:
             offset = left * factor
             for m in range(index.shape[1]):
@@ -364,11 +387,13 @@ def columns_backward(
                 slope, row = slopes[i, low:high], rows[i, low:high]
                 add_weighted(some, along, slope, row, center, gain[w, 0])
                 sums = slopes_of(slope, row, center, factor, offset, rows.dtype.type(1))
-                by_shift[w, 0] += sums[0]
-                by_gain[w, 0] += sums[1]
+                by_shifts[slot, w, 0] += sums[0]
+                by_gains[slot, w, 0] += sums[1]
             along = (along - some * left) * factor
         share, part = pulled(some, along, factors, second[k, a:b], block, rule, count)
-        write_row_slopes(slopes, rows, out, index[k], which[k], low, high, gain, center, left, share, part, factor)
+        write_row_slopes(
+            slopes, rows, out, index[k], which[k], low, high, block, gain, center, left, share, part, factor
+        )
 
 
 @shared
@@ -382,12 +407,14 @@ def sum_tall_slopes(start, stop, nth, slopes, rows, index, center, some, along):
 
 @shared
 @compiled
-def write_tall_slopes(start, stop, nth, slopes, rows, out, index, which, gain, center, left, share, part, factor):
+def write_tall_slopes(
+    start, stop, nth, slopes, rows, out, index, which, block, gain, center, left, share, part, factor
+):
     """`write_row_slopes` of the rows from start to stop (in eights) of each line."""
     for k in range(len(index)):
         some, gains = index[k, 8 * start : 8 * stop], which[k, 8 * start : 8 * stop]
         of_columns = center[k], left[k], share[k], part[k], factor[k]
-        write_row_slopes(slopes, rows, out, some, gains, 0, rows.shape[1], gain, *of_columns)
+        write_row_slopes(slopes, rows, out, some, gains, 0, rows.shape[1], block, gain, *of_columns)
 
 
 @compiled
@@ -409,6 +436,9 @@ def tall_backward(team, slopes, rows, out, index, which, gain, by_gains, by_shif
         along = (along - some * left[k]) * factor[k]
         if learns:
             w = which[k, 0]
-            learn(by_gains[0, w], by_shifts[0, w], gain[w], some, along)
+            learn(by_shifts[0, w], some, 0, length, block, length)
+            learn(by_gains[0, w], along, 0, length, block, length)
+            gains = laid(gain[w], 0, length, block, length)
+            some, along = some * gains, along * gains
         share[k], part[k] = pulled(some, along, factors, second[k], block, rule, index.shape[1] * length // regions)
-    write_tall_slopes(team, slopes, rows, out, index, which, gain, center, left, share, part, factor)
+    write_tall_slopes(team, slopes, rows, out, index, which, block, gain, center, left, share, part, factor)

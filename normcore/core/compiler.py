@@ -1,6 +1,8 @@
 """numba as the loops want it, and a way to run them on all threads of a team without the interpreter's lock."""
 
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
@@ -8,6 +10,22 @@ from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+
+def forget_older(folder: Path) -> None:
+    """Removes what numba compiled from loops before a file of theirs changed.
+
+    It looks at the file of a loop alone, which has in it what other files define. (Where NUMBA_CACHE_DIR is set, what
+    is kept there is not looked at.)
+    """
+    changed = max((file.stat().st_mtime for file in folder.glob("compile*.py")), default=0.0)
+    for kept in folder.glob("__pycache__/compile*.nbi"):
+        with suppress(OSError):  # another process was faster, or nothing can be written here
+            if kept.stat().st_mtime < changed:
+                kept.unlink()
+
+
+forget_older(Path(__file__).parent)
 
 
 def _with(*fastmath):

@@ -61,7 +61,8 @@ class Rows(NamedTuple):
     That order is `straight` where it is that of the dimensions; `sizes` are theirs in it, and `kept` those of one
     statistic. A row lies `within` a region, or so many of its columns side by side, a `block`, are one; there are so
     many `regions` in a row, after which the first one comes again. `gained` is the shape of gain and shift, `gains` how
-    many rows and columns they have, which come again too. `index` and `which` are what the loops want (numpy).
+    many rows and columns they have: one a row, one a region, or one a column of all regions, which come again too.
+    `index` and `which` are what the loops want (numpy).
     """
 
     order: Shape
@@ -88,34 +89,37 @@ class Rows(NamedTuple):
         """A statistic as the loops want it."""
         return self.of(statistic, 1)[:, 0] if self.within else self.of(statistic, self.regions)
 
-    @property
-    def times(self) -> int:
-        """How often the gain comes again within a row."""
-        return self.length // (self.regions * self.block)
-
     def gain(self, weight: Tensor | None, x: Tensor) -> Any:
         """The gain as the loops want it."""
-        return _constant(1.0, self._laid_gains, x.dtype) if weight is None else self._laid(weight)
+        shape = self.gains[0], self.gains[1] * self.again
+        return _constant(1.0, shape, x.dtype) if weight is None else self._laid(weight)
 
     def shift(self, bias: Tensor | None, x: Tensor) -> Any:
         """The shift as the loops want it."""
         return _constant(0.0, (self.gains[0], 1), x.dtype) if bias is None else self._laid(bias)
 
     @property
-    def _laid_gains(self) -> tuple[int, int]:
-        rows, columns = self.gains
-        return rows, columns if columns == 1 else columns * self.times
+    def times(self) -> int:
+        """How often the first region comes within a row."""
+        return self.length // (self.regions * self.block)
+
+    @property
+    def again(self) -> int:
+        """How often the first column of gains comes within a row."""
+        return self.times if self.gains[1] == self.regions * self.block else 1
 
     def _laid(self, parameter: Tensor) -> Any:
         laid = self.of(parameter.expand(self.gained), self.gains[1])
-        return laid if self._laid_gains == self.gains else torch.from_numpy(laid).repeat(1, self.times).numpy()
+        return laid if self.again == 1 else torch.from_numpy(laid).repeat(1, self.again).numpy()
 
     def gradients(self, x: Tensor, parts: int) -> Any:
-        """Room for the gradients of gain and shift, found in each part (numpy)."""
-        return x.new_zeros(2, parts, *self._laid_gains, dtype=torch.float64).numpy()
+        """Room for the gradients of gain and shift, found in each part or line (numpy)."""
+        rows, columns = self.gains
+        slots = min(parts, len(self.index)) if columns > 1 and not self.within else parts
+        return x.new_zeros(2, slots, rows, columns * self.again, dtype=torch.float64).numpy()
 
     def ungain(self, found: Any) -> Tensor:
-        """A gradient found in parts, in the shape that broadcasts against the tensor."""
+        """A gradient that `gradients` has, in the shape that broadcasts against the tensor."""
         total = torch.from_numpy(found).sum(0).view(self.gains[0], -1, self.gains[1]).sum(1)
         return total.view([self.gained[d] for d in self.order]).permute(self.inverse)
 
@@ -179,8 +183,11 @@ def rows_of(shape: Shape, strides: Shape, dims: Shape, gained: Shape) -> Rows | 
         return numbers.permute(kept_first).reshape(lines, -1)[:, ::times].contiguous().numpy()
 
     along = [gained[d] for d in order]
+    fine = any(spanned[i] and along[i] > 1 for i in range(first, len(order)))
     if math.prod(along[first:]) > 1:
-        along[first:] = sizes[first:]
+        along[first:] = [
+            size if fine or not one else 1 for size, one in zip(sizes[first:], spanned[first:], strict=True)
+        ]
     gains = math.prod(along[:first]), math.prod(along[first:])
     index, which = numbered(sizes[:first]) // times, numbered(along[:first])
     if times * width < SHORT or (not within and gains[1] > 1 and (which != which[:, :1]).any()):
@@ -215,9 +222,10 @@ def backward(
     recipe: "Recipe", g: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, second: Tensor, *rest: Tensor
 ) -> tuple[Tensor | None, ...] | None:
     """The gradients of x, weight and bias by compiled loops; None where it has no rows for them."""
-    rows, parts = _seen(recipe, x, weight, bias), parts_for(x.numel())
+    rows = _seen(recipe, x, weight, bias)
     if rows is None:
         return None
+    parts = max(1, min(parts_for(x.numel()), x.numel() // (4 * math.prod(rows.gains))))  # each has room for gains
     from normcore.core import compiled, compiled_columns  # noqa: PLC0415 - a compiler takes a while to load
 
     by_x, found = rows.room(x), rows.gradients(x, parts)

@@ -59,7 +59,7 @@ def scale_regions(recipe: Recipe, x: Tensor, weight: Tensor | None, bias: Tensor
     if not rows.compilable(*tensors):
         steps = _formula
     elif any(_followed(t) or (t.requires_grad and torch.is_grad_enabled()) for t in tensors):
-        steps = _Compiled.apply
+        steps = _formula if any(t.is_inference() for t in tensors) else _Compiled.apply  # which keeps them
     y, second, *others = steps(recipe, x, weight, bias)
     return Scaled(y, second.detach(), others[1].detach() if others else None)
 

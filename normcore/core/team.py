@@ -23,19 +23,21 @@ def parts_for(elements: int) -> int:
 
 def team(total: int, parts: int) -> Team:
     """Threads that go through ``range(total)``, as `normcore.core.compiler.shared` wants them."""
-    threads = min(parts, torch.get_num_threads())
+    threads = torch.get_num_threads() if parts > 1 else 1  # OpenMP makes threads anew for a team of another size
     parallel = _parallel() if threads > 1 else 0
     return parallel, threads if parallel else 1, total, parts, 0, parts
 
 
 def share(loop: Callable[..., Any], total: int, parts: int, *given: Any) -> None:
-    """Has threads go through ``range(total)`` by a compiled loop, part by part."""
+    """Has threads go through ``range(total)`` by a compiled loop, part by part.
+
+    In a forked process the threads are gone, for this as for PyTorch's own steps: it has to set their number to 1.
+    """
     lent = team(total, parts)
-    threads = min(parts, torch.get_num_threads())
-    if lent[1] == threads:
+    if lent[1] > 1 or parts == 1 or torch.get_num_threads() == 1:
         loop(lent, *given)
         return
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         list(pool.map(lambda part: loop((0, 1, total, parts, part, part + 1), *given), range(parts)))
 
 

@@ -1,7 +1,10 @@
 """Compiled loops: for large tensors they give what the formula gives, to its digits and with all derivatives."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
+from math import prod
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -14,9 +17,9 @@ from torch.func import functional_call, grad, jvp, vjp, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from normcore import METHODS, Method, layer
-from normcore.core import LETTERS, Bound, compiled, compiled_columns, rows, team
+from normcore.core import LETTERS, Bound, compiled, compiled_columns, rows, scaling, team
 from normcore.core.compiler import compiled as compiled_function
-from normcore.core.compiler import shared
+from normcore.core.compiler import forget_older, shared
 
 IN_LOOPS = [
     ("positional_norm", "image"),  # a region a column
@@ -189,6 +192,16 @@ def test_work_is_shared_out_in_parts_and_a_failure_is_raised(
         assert marks.tolist() == expected
     with pytest.raises(MemoryError):
         team.share(mark, total, 4, marks.numpy(), total - 1)
+
+
+def test_what_was_compiled_before_a_file_changed_is_forgotten(tmp_path: Path) -> None:
+    (tmp_path / "__pycache__").mkdir()
+    names = ["compiler.py", "compiled_rows.py", "other.py", *(f"__pycache__/compiled.{n}.nbi" for n in ("old", "new"))]
+    for age, name in zip((3.0, 2.0, 9.0, 1.0, 4.0), names, strict=True):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (age, age))
+    forget_older(tmp_path)
+    assert [file.name for file in tmp_path.glob("__pycache__/*")] == ["compiled.new.nbi"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere OpenMP has another interface")
@@ -368,6 +381,30 @@ def test_a_variance_of_its_own_is_differentiated_every_way(
 
     for one, other in both(results, monkeypatch):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("gained", [(1, 1, 1, 1), (1, 5, 1, 1), (1, 5, 4, 3), (6, 5, 1, 1), (6, 5, 4, 3), (1, 1, 4, 3)])
+@pytest.mark.parametrize("dims", [(0,), (1,), (0, 2, 3), (1, 2, 3), (0, 1), (2, 3), (0, 1, 2, 3)])
+@pytest.mark.parametrize("which", ["both", "weight", "bias"])
+def test_gains_of_every_shape(
+    gained: tuple[int, ...], dims: tuple[int, ...], which: str, loops: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, g = torch.randn(2, 6, 5, 4, 3, generator=generator, dtype=torch.float64)
+    weight, bias = torch.randn(2, *gained, generator=generator, dtype=torch.float64)
+    recipe = scaling.Recipe(dims, 1e-5, prod(x.shape[d] for d in dims), centered=True)
+
+    def results() -> list[Tensor]:
+        found = []
+        for each in (*mixed(x), x.contiguous(memory_format=torch.channels_last)):
+            leaves = [t.detach().clone().requires_grad_(True) for t in (each, weight, bias)]
+            given = {"both": leaves[1:], "weight": [leaves[1], None], "bias": [None, leaves[2]]}[which]
+            y = scaling.scale_regions(recipe, leaves[0], *given).y
+            found += [y, *torch.autograd.grad(y, leaves, g, materialize_grads=True)]
+        return found
+
+    for one, other in both(results, monkeypatch):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
 def test_what_cannot_be_looped_over_takes_the_formula(loops: list[str]) -> None:
