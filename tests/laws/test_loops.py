@@ -407,6 +407,18 @@ def test_gains_of_every_shape(
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
+def test_a_gain_learns_from_what_was_made_in_inference_mode(loops: list[str]) -> None:
+    weight = torch.ones(6, requires_grad=True)
+    with torch.inference_mode():
+        x = draw("image", dtype=torch.float32)
+    found = [
+        torch.autograd.grad(METHODS["batch_norm"](each, weight=weight).y.square().sum(), weight)[0]
+        for each in (x, x.clone())
+    ]
+    torch.testing.assert_close(*found)
+    assert loops
+
+
 def test_what_cannot_be_looped_over_takes_the_formula(loops: list[str]) -> None:
     fn = function(METHODS["positional_norm"], "image", {})
     x = draw("image")
