@@ -408,9 +408,9 @@ def test_gains_of_every_shape(
 
 
 def test_a_gain_learns_from_what_was_made_in_inference_mode(loops: list[str]) -> None:
-    weight = torch.ones(6, requires_grad=True)
     with torch.inference_mode():
         x = draw("image", dtype=torch.float32)
+    weight = torch.ones(x.shape[1], requires_grad=True)
     found = [
         torch.autograd.grad(METHODS["batch_norm"](each, weight=weight).y.square().sum(), weight)[0]
         for each in (x, x.clone())
