@@ -13,6 +13,7 @@ from normcore.core import (
     Region,
     Slot,
     along_channels,
+    root,
     widen,
 )
 
@@ -36,7 +37,7 @@ def global_response_norm(
     Source: Woo et al. 2023 (ConvNeXt V2), arXiv:2301.00808.
     """
     wide = widen(x)
-    norm = torch.linalg.vector_norm(wide, dim=channel.reduced, keepdim=True)
+    norm = root(wide.square().sum(channel.reduced, keepdim=True))
     mean_norm = norm.mean(channel.channel_axis, keepdim=True)
     factor = norm / (mean_norm + eps)
     if weight is not None:
