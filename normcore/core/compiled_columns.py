@@ -197,10 +197,10 @@ def write_rows(rows, out, index, which, low, high, block, gain, shift, center, l
         row, to = rows[i, low:high], out[i, low:high]
         if alike and (centered or shift.shape[1] > 1):
             write_line(to, row, center, scale, offset)
-        elif alike:
-            write(to, row, nothing, nothing, scale, one, shift[w, 0])
-        else:
+        elif centered:
             write(to, row, center, left, factor, gain[w, 0], shift[w, 0])
+        else:
+            write(to, row, nothing, nothing, scale, one if alike else gain[w, 0], shift[w, 0])
 
 
 @shared
