@@ -129,11 +129,14 @@ class Bound:
     groups: tuple[int, int, int, int] | None = _derived()
     """Samples, channels, positions and groups, where a group norm kernel computes the region."""
     _spreading: tuple[tuple[int, ...], ...] = _derived()
+    _laid: tuple[tuple[int, ...], ...] = _derived()
+    """How parameters that cover no axis, the channels, the channels and the next axis ... lie in the split view."""
 
     def __post_init__(self) -> None:
         every = [factor for axis in self.factors for factor in axis]
         kept = [factor for factor in every if factor.kept]
         count = math.prod(factor.size for factor in kept)
+        channels = next((i for i, axis in enumerate(self.factors) if axis[0].letter in ("c", "g")), 0)
         found = {
             "split_shape": tuple(factor.size for factor in every),
             "reduced": tuple(i for i, factor in enumerate(every) if not factor.kept),
@@ -142,10 +145,16 @@ class Bound:
             "count": count,
             "size": math.prod(self.shape) // count,
             "merged": merge(self.factors),
-            "channel_axis": next((i for i, axis in enumerate(self.factors) if axis[0].letter in ("c", "g")), 0),
+            "channel_axis": channels,
             "tail": tail_of(self.factors),
             "groups": groups_of(self.factors),
             "_spreading": spreading(self.factors),
+            "_laid": tuple(
+                tuple(
+                    f.size if 0 <= axis - channels < covered else 1 for axis, fs in enumerate(self.factors) for f in fs
+                )
+                for covered in range(len(self.shape) - channels + 1)
+            ),
         }
         for name, value in found.items():
             object.__setattr__(self, name, value)
@@ -173,14 +182,6 @@ class Bound:
     def lay(self, parameter: Tensor) -> Tensor:
         """A parameter of shape (c) or (c h w), reshaped so that it broadcasts against the split view."""
         return parameter.reshape(self._laid[parameter.ndim])
-
-    @cached_property
-    def _laid(self) -> tuple[list[int], ...]:
-        """How parameters that cover no axis, the channels, the channels and the next axis ... lie in the split view."""
-        return tuple(
-            [f.size if 0 <= axis - self.channel_axis < count else 1 for axis, fs in enumerate(self.factors) for f in fs]
-            for count in range(len(self.shape) - self.channel_axis + 1)
-        )
 
     def gather(self, statistic: Tensor) -> Tensor:
         """The reverse of `spread`: one value a region from a statistic that broadcasts against the tensor."""

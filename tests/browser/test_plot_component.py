@@ -72,7 +72,7 @@ def drag(page: Page, key: str, distance: int) -> None:
 
 
 def turn(page: Page, key: str) -> list[float]:
-    """Turn a plot and wait until it looks different; a drag that a stalled software renderer swallows is made again."""
+    """Turn a plot and wait until it looks different, and rests; a drag that a stalled renderer swallows is made again."""
     before = eye(page, key)
     for attempt in range(4):
         drag(page, key, 70)
@@ -90,7 +90,10 @@ def turn(page: Page, key: str) -> list[float]:
         except TimeoutError:
             if attempt == 3:
                 raise
-    return eye(page, key)
+    resting: list[float] = []
+    while resting != (resting := eye(page, key)):  # a slow renderer still has moves of the mouse to draw
+        page.wait_for_timeout(300)
+    return resting
 
 
 def photograph(page: Page) -> np.ndarray:
