@@ -72,7 +72,7 @@ def drag(page: Page, key: str, distance: int) -> None:
 
 
 def turn(page: Page, key: str) -> list[float]:
-    """Turn a plot and wait until it looks different, and rests; a drag that a stalled renderer swallows is made again."""
+    """Turn a plot and wait until it looks different and rests; a drag that a slow renderer swallows is made again."""
     before = eye(page, key)
     for attempt in range(4):
         drag(page, key, 70)
