@@ -135,14 +135,14 @@ def settle(some, squares, center, origin, members, total, second, rest, mean):
 
 
 @compiled
-def means_of(origins, rest):
-    """The means of regions, rounded, and what is left of them."""
+def means_of(origins, rest, block, length):
+    """The means of regions, rounded, and what is left of them, for each column."""
     center, left = np.empty_like(origins), np.empty_like(origins)
     for r in range(len(origins)):
         mean = np.float64(origins[r]) + rest[r]
         center[r] = mean
         left[r] = mean - center[r]
-    return center, left
+    return in_columns(center, block, length), in_columns(left, block, length)
 
 
 @compiled
@@ -223,13 +223,9 @@ def columns_forward(start, stop, nth, rows, out, index, which, gain, shift, seco
             sums = by_region(some, block, b - a), by_region(squares, block, b - a)
             if not settle(sums[0], sums[1], centers, origins, count, total, spread, left, mean[k, a:b]):
                 break
-        middle = means_of(origins, left)
-        of_columns = (
-            in_columns(middle[0], block, high - low),
-            in_columns(middle[1], block, high - low),
-            in_columns(factors_of(spread, eps, outside, tiny), block, high - low),
-        )
-        write_rows(rows, out, index[k], which[k], low, high, block, gain, shift, *of_columns, centered)
+        center, remainder = means_of(origins, left, block, high - low)
+        factor = in_columns(factors_of(spread, eps, outside, tiny), block, high - low)
+        write_rows(rows, out, index[k], which[k], low, high, block, gain, shift, center, remainder, factor, centered)
 
 
 @shared
@@ -282,8 +278,7 @@ def tall_forward(team, rows, out, index, which, gain, shift, second, rest, mean,
         if not far:
             break
     for k in range(lines):
-        middle = means_of(origins[k], rest[k])
-        center[k], left[k] = in_columns(middle[0], block, length), in_columns(middle[1], block, length)
+        center[k], left[k] = means_of(origins[k], rest[k], block, length)
         factor[k] = in_columns(factors_of(second[k], eps, outside, tiny), block, length)
     write_tall(team, rows, out, index, which, block, gain, shift, center, left, factor, centered)
 
@@ -351,6 +346,15 @@ def learn(found, given, low, high, block, length):
         found[a:b] += by_region(given, block, b - a)
 
 
+@compiled
+def taught(by_gain, by_shift, gain, some, along, low, high, block, length):
+    """Has rows of gains and shifts learn what columns have found, and gives that times the gains."""
+    learn(by_shift, some, low, high, block, length)
+    learn(by_gain, along, low, high, block, length)
+    gains = laid(gain, low, high, block, length)
+    return some * gains, along * gains
+
+
 @shared
 @compiled
 def columns_backward(
@@ -365,8 +369,8 @@ def columns_backward(
     for unit in range(start, stop):
         k, low, high = tile_at(unit, length, tile)
         a, b = low // block, min(high // block, second.shape[1])
-        middle = means_of(first_values(rows[index[k, 0]], low, block, b - a, centered), rest[k, a:b])
-        center, left = in_columns(middle[0], block, high - low), in_columns(middle[1], block, high - low)
+        origins = first_values(rows[index[k, 0]], low, block, b - a, centered)
+        center, left = means_of(origins, rest[k, a:b], block, high - low)
         factors = factors_of(second[k, a:b], eps, outside, tiny)
         factor = in_columns(factors, block, high - low)
         slot = k if gain.shape[1] > 1 and len(index) == len(by_gains) else nth
@@ -376,10 +380,8 @@ def columns_backward(
             along = (along - some * left) * factor
             if learns:
                 w = which[k, 0]
-                learn(by_shifts[slot, w], some, low, high, block, length)
-                learn(by_gains[slot, w], along, low, high, block, length)
-                gains = laid(gain[w], low, high, block, length)
-                some, along = some * gains, along * gains
+                found = by_gains[slot, w], by_shifts[slot, w]
+                some, along = taught(found[0], found[1], gain[w], some, along, low, high, block, length)
         else:
             offset = left * factor
             for m in range(index.shape[1]):
@@ -425,8 +427,8 @@ def tall_backward(team, slopes, rows, out, index, which, gain, by_gains, by_shif
     center, left, factor = room(rows, lines), room(rows, lines), room(rows, lines)
     share, part = room(rows, lines), room(rows, lines)
     for k in range(lines):
-        middle = means_of(first_values(rows[index[k, 0]], 0, block, regions, centered), rest[k])
-        center[k], left[k] = in_columns(middle[0], block, length), in_columns(middle[1], block, length)
+        origins = first_values(rows[index[k, 0]], 0, block, regions, centered)
+        center[k], left[k] = means_of(origins, rest[k], block, length)
     sums = np.zeros((2, team[3], lines, length))
     sum_tall_slopes(team, slopes, rows, index, center, sums[0], sums[1])
     for k in range(lines):
@@ -436,9 +438,6 @@ def tall_backward(team, slopes, rows, out, index, which, gain, by_gains, by_shif
         along = (along - some * left[k]) * factor[k]
         if learns:
             w = which[k, 0]
-            learn(by_shifts[0, w], some, 0, length, block, length)
-            learn(by_gains[0, w], along, 0, length, block, length)
-            gains = laid(gain[w], 0, length, block, length)
-            some, along = some * gains, along * gains
+            some, along = taught(by_gains[0, w], by_shifts[0, w], gain[w], some, along, 0, length, block, length)
         share[k], part[k] = pulled(some, along, factors, second[k], block, rule, index.shape[1] * length // regions)
     write_tall_slopes(team, slopes, rows, out, index, which, block, gain, center, left, share, part, factor)

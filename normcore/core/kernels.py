@@ -31,7 +31,9 @@ def fused(x: Tensor, region: Bound, eps: float, weight: Tensor | None, bias: Ten
             return Standardized(*torch.native_group_norm(x, weight, bias, *region.groups, eps)[:2])
         if region.letters == ("c",) and region.merged[0] in ("RK", "RKR") and not compilable(x):  # loops are faster
             return _batch_norm(x, region, eps, weight, bias)
-    return None if torch.compiler.is_compiling() else _in_rows(x, region, eps, weight, bias)
+    if torch.compiler.is_compiling() or (contiguous and compilable(x)):
+        return None
+    return _in_rows(x, region, eps, weight, bias)
 
 
 def _in_rows(x: Tensor, region: Bound, eps: float, weight: Tensor | None, bias: Tensor | None) -> Standardized | None:
@@ -46,7 +48,7 @@ def _in_rows(x: Tensor, region: Bound, eps: float, weight: Tensor | None, bias: 
     if rows.is_contiguous():
         y, mean, _ = torch.native_layer_norm(rows, sizes, *gains, eps)
         return Standardized(region.join(y.permute(back)), mean, gained=gained)
-    if not x.is_contiguous() or compilable(x):
+    if not x.is_contiguous():
         return None
     origin = rows.detach() if rows.requires_grad else rows
     for dim in range(-len(sizes), 0):

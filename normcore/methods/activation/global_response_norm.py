@@ -38,7 +38,7 @@ def global_response_norm(
     """
     wide = widen(x)
     norm = root(wide.square().sum(channel.reduced, keepdim=True))
-    mean_norm = norm.mean(channel.channel_axis, keepdim=True)
+    mean_norm = norm.mean(sample.reduced, keepdim=True)
     factor = norm / (mean_norm + eps)
     if weight is not None:
         factor = factor * along_channels(weight.to(factor.dtype), channel)
