@@ -92,7 +92,7 @@ def turn(page: Page, key: str) -> list[float]:
                 raise
     resting: list[float] = []
     while resting != (resting := eye(page, key)):  # a slow renderer still has moves of the mouse to draw
-        page.wait_for_timeout(300)
+        page.wait_for_timeout(1000)
     return resting
 
 
