@@ -208,7 +208,8 @@ class _Reparametrization(_MethodModule):
         return {name: slot.start(weight, *bounds).clone() for name, slot in slots.items() if callable(slot.init)}
 
     def forward(self, weight: Tensor) -> Tensor:
-        beside: dict[str, Any] = {name: getattr(self, name) for name in self.method.affine}
+        own = self._parameters
+        beside: dict[str, Any] = {n: own[n] if n in own else getattr(self, n) for n in self.method.affine}
         if self.method.state:
             # Copies: the next step must not change what a gradient that is still to come was computed from.
             beside |= {"state": {name: b.clone() for name, b in self.named_buffers()}, "training": self.training}

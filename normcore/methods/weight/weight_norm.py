@@ -3,6 +3,7 @@
 Longer than most: a kernel of PyTorch's, with a second gradient and a way to be mapped.
 """
 
+from functools import partial
 from typing import Annotated, Any
 
 import torch
@@ -15,42 +16,46 @@ def _norm(weight: Tensor, unit: Bound) -> Tensor:
     return torch.linalg.vector_norm(weight, dim=unit.reduced, keepdim=True)
 
 
-class _Kernel(torch.autograd.Function):
-    """PyTorch's kernel, without its second gradient: that one (of torch 2.13) takes the norm for a constant."""
-
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
-        output = torch._weight_norm_interface(weight.contiguous(), gain.contiguous(), 0)
-        _keep(ctx, (weight, gain), output)
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
-        weight, gain, norm = ctx.saved_tensors
-        if not torch.is_grad_enabled():
-            return torch.ops.aten._weight_norm_interface_backward(
-                g.contiguous(), weight.contiguous(), gain.contiguous(), norm, 0
-            )
-        dims = tuple(range(1, weight.ndim))
-        norm = torch.linalg.vector_norm(weight, dim=dims, keepdim=True)
-        along = (g * weight / norm).sum(dims, keepdim=True)
-        return (g - weight / norm * along) * (gain / norm), along
+def _slopes(weight: Tensor, gain: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of weight and gain, in steps that can be differentiated again."""
+    dims = tuple(range(1, weight.ndim))
+    norm = torch.linalg.vector_norm(weight, dim=dims, keepdim=True)
+    unit = weight / norm
+    along = (g * unit).sum(dims, keepdim=True)
+    return (g - unit * along) * (gain / norm), along
 
 
-def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(*inputs, output[1])
+def _mended(weight: Tensor, gain: Tensor, found: tuple[Tensor | None, ...], given: tuple[Tensor | None, ...]) -> Any:
+    """A hook on PyTorch's node: its gradients (of torch 2.13) take the norm for a constant when differentiated."""
+    if given[0] is None or not torch.is_grad_enabled():
+        return None
+    right = _slopes(weight, gain, given[0])
+    return tuple(None if old is None else new for old, new in zip(found, right, strict=True))
+
+
+def _kernel(weight: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+    weight, gain = weight.contiguous(), gain.contiguous()
+    y, norm = torch._weight_norm_interface(weight, gain, 0)
+    if y.grad_fn is not None:
+        y.grad_fn.register_hook(partial(_mended, weight, gain))
+    return y, norm
 
 
 class _Mapped(torch.autograd.Function):
-    """The same in torch.func's transforms, which want it written so that it takes longer to call."""
+    """The same in torch.func's transforms, which pass hooks by."""
 
     @staticmethod
     def forward(weight: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
         return torch._weight_norm_interface(weight.contiguous(), gain.contiguous(), 0)
 
-    setup_context = staticmethod(_keep)
-    backward = staticmethod(_Kernel.backward)
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+        return _slopes(*ctx.saved_tensors, g)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *inputs: Tensor) -> tuple[tuple[Tensor, ...], tuple[int, int]]:
@@ -76,10 +81,8 @@ def weight_norm(
     if gain is None or dim is None or torch.compiler.is_compiling():
         norm = _norm(wide, unit)
         y = wide / norm if gain is None else wide * (gain / norm)
-    elif torch._C._are_functorch_transforms_active():
-        y, norm = _Mapped.apply(wide, gain)
     else:
-        y, norm = (_Kernel.apply if torch.is_grad_enabled() else _Mapped.forward)(wide, gain)
+        y, norm = (_Mapped.apply if torch._C._are_functorch_transforms_active() else _kernel)(wide, gain)
     return Normed(cast(y, weight.dtype), {"norm": norm.detach()})
 
 
