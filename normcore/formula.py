@@ -144,6 +144,7 @@ MEANINGS = {
     "share": "learned share of the mean that is taken out",
     "rest_square": "mean of the squares of what is left in the region",
     "mean_square_length": "mean over the nodes of their squared length, when the means are taken out",
+    "nodes": "number of nodes in the graph: its positions, or those that a mask counts",
     "moved_norm": "norm of what stands above it",
     "spectral_norm": "largest singular value of the weight as a matrix",
     "spectral_estimate": "estimate of the largest singular value that the remembered u and v give",

@@ -493,6 +493,7 @@ def test_fixup_scale_is_the_papers_rule() -> None:
 CONTEXT: list[tuple[str, str, Callable[[Tensor], Any], str]] = [
     ("masked_layer_norm", "mask", lambda x: some(4, 2, 2), "(4, 2, 2) or (4, 4, 2, 2)"),
     ("masked_batch_norm", "mask", lambda x: some(4, 2, 2), "(4, 2, 2) or (4, 4, 2, 2)"),
+    ("graph_size_norm", "mask", lambda x: some(4, 2, 2), "(4, 2, 2)"),
     ("adain", "style", lambda x: random(4, 4, 3), "(4, 4) and any further axes"),
     ("conditional_instance_norm", "labels", lambda x: torch.tensor([0, 1, 1, 0]), "(4,)"),
     ("conditional_batch_norm", "labels", lambda x: torch.tensor([0, 1, 1, 0]), "(4,)"),

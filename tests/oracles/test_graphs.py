@@ -19,6 +19,7 @@ from normcore import METHODS, layer
 # The defaults of the methods' settings, and where the values stand.
 PUBLISHED: dict[str, dict[str, Any]] = {
     "mean_subtraction_norm": {},
+    "graph_size_norm": {},
     "graph_norm": {"eps": 1e-5},  # torch_geometric.nn.norm.GraphNorm
     "pair_norm": {"scale": 1.0, "eps": 1e-5},  # torch_geometric.nn.norm.PairNorm
     "ngpt_residual": {"eps": 1e-12},  # torch.nn.functional.normalize; the authors divide by the norm as it is
@@ -46,6 +47,7 @@ def over_nodes(module: Callable[..., Tensor], x: Tensor, layout: str) -> Tensor:
     ("key", "module", "settings"),
     [
         ("mean_subtraction_norm", geometric.MeanSubtractionNorm(), {}),
+        ("graph_size_norm", geometric.GraphSizeNorm(), {}),
         ("pair_norm", geometric.PairNorm(eps=EPS), {"eps": EPS}),
         ("pair_norm", geometric.PairNorm(scale=3.0, eps=EPS), {"scale": 3.0, "eps": EPS}),
     ],
@@ -56,6 +58,33 @@ def test_a_norm_without_parameters(layout: str, key: str, module: nn.Module, set
     ours = traced(lambda x: METHODS[key](x, layout, **settings).y, x)
     theirs = traced(lambda x: over_nodes(module, x, layout), x)
     agrees(key, f"torch_geometric.nn.norm.{type(module).__name__}", ours, theirs)
+
+
+@pytest.mark.parametrize("layout", ("vector", *LAYOUTS))
+def test_a_mask_says_how_many_nodes_a_graph_has(layout: str) -> None:
+    """PyTorch Geometric has no place for nodes that do not count: it gets the others alone."""
+    x = draw(layout, 94)
+    channel = 2 if layout == "tokens" else 1
+    mask = torch.rand(x.select(channel, 0).shape, generator=torch.Generator().manual_seed(6)) < 0.6
+    mask.view(len(x), -1)[0] = True
+    graphs = mask.nonzero()[:, 0]
+
+    def theirs(x: Tensor) -> Tensor:
+        return geometric.GraphSizeNorm()(x.movedim(channel, -1)[mask], graphs)
+
+    def ours(x: Tensor) -> Tensor:
+        return METHODS["graph_size_norm"](x, layout, mask=mask).y.movedim(channel, -1)[mask]
+
+    assert len(set(mask.view(len(x), -1).sum(1).tolist())) > 1
+    agrees("graph_size_norm", "torch_geometric.nn.norm.GraphSizeNorm", traced(ours, x), traced(theirs, x))
+
+
+def test_nodes_that_do_not_count_are_divided_with_the_others_of_their_graph() -> None:
+    x = draw("tokens", 94)
+    mask = torch.tensor([[True, True, False], [False, False, True], [True, True, True], [False, False, False]])
+    y = METHODS["graph_size_norm"](x, "tokens", mask=mask).y
+    nodes = torch.tensor([2.0, 1.0, 3.0, 1.0], dtype=torch.float64)  # a graph without nodes stays as it is
+    torch.testing.assert_close(y, x / nodes.sqrt()[:, None, None])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
