@@ -45,9 +45,15 @@ def _cut(value, low, high):
 
 
 @compiled
-def factor_of(second, eps, outside, tiny):
+def factor_of(second, eps, outside, least):
     """What centered values are multiplied with."""
-    return np.reciprocal(np.sqrt(np.maximum(second, tiny)) + eps if outside else np.sqrt(second + eps))
+    return np.reciprocal(np.sqrt(np.maximum(second, least)) + eps if outside else np.sqrt(second + eps))
+
+
+@compiled
+def divided(squares, total):
+    """A sum divided, by infinity also if it is not finite itself."""
+    return squares / total if total < np.inf else 0.0
 
 
 @summing
@@ -132,7 +138,7 @@ def write_slopes(out, slope, row, origin, rest, gain, share, part, factor):
 @compiled
 def rows_forward(start, stop, nth, rows, out, index, which, gain, shift, second, rest, mean, rule):
     """The regions from start to stop, each of whole rows."""
-    eps, total, centered, outside, tiny = rule
+    eps, total, centered, outside, least = rule
     number, members, length = rows.dtype.type, index.shape[1], rows.shape[1]
     for k in range(start, stop):
         origin = rows[index[k, 0], 0] if centered else number(0)
@@ -151,16 +157,17 @@ def rows_forward(start, stop, nth, rows, out, index, which, gain, shift, second,
                 middle, far = np.float64(center) - origin + some, away > FAR * squares
             if not far:
                 break
-        second[k], rest[k], mean[k] = squares / total, middle, origin + middle
-        factor, left = number(factor_of(second[k], eps, outside, tiny)), rest[k]
+        second[k], rest[k], mean[k] = divided(squares, total), middle, origin + middle
+        factor = number(factor_of(second[k], eps, outside, least))
+        center, left = mean[k], number(origin + middle - mean[k])  # the mean, and what its rounding leaves
         for m in range(members):
             i, w = index[k, m], which[k, m]
             if gain.shape[1] == 1:
-                write(out[i], rows[i], origin, left, factor, gain[w, 0], shift[w, 0])
+                write(out[i], rows[i], center, left, factor, gain[w, 0], shift[w, 0])
             elif shift.shape[1] == 1:
-                write(out[i], rows[i], origin, left, factor, gain[w], shift[w, 0])
+                write(out[i], rows[i], center, left, factor, gain[w], shift[w, 0])
             else:
-                write(out[i], rows[i], origin, left, factor, gain[w], shift[w])
+                write(out[i], rows[i], center, left, factor, gain[w], shift[w])
 
 
 @shared
@@ -170,11 +177,11 @@ def rows_backward(
 ):
     """The gradient of the regions from start to stop; that of gain and shift is added to what the part has."""
     by_gain, by_shift = by_gains[nth], by_shifts[nth]
-    eps, total, centered, outside, tiny = rule
+    eps, total, centered, outside, least = rule
     number, members, length = rows.dtype.type, index.shape[1], rows.shape[1]
     for k in range(start, stop):
         origin, left = rows[index[k, 0], 0] if centered else number(0), rest[k]
-        factor = number(factor_of(second[k], eps, outside, tiny))
+        factor = number(factor_of(second[k], eps, outside, least))
         center = number(np.float64(origin) + left)
         offset = number((np.float64(origin) - center + left) * factor)
         some = along = 0.0
@@ -193,9 +200,9 @@ def rows_backward(
                 a, b = slopes_of(slope, row, center, factor, offset, gain[w])
             some += a
             along += b
-        along *= factor / total
-        if outside:  # the root alone answers to the values, not the eps beside it
-            along /= factor * np.sqrt(max(second[k], tiny))
+        along = divided(along * factor, total)
+        if outside:  # the root alone answers to the values, not the eps beside it, nor what is least
+            along = along / (factor * np.sqrt(second[k])) if not second[k] < least else 0.0
         share, part = number(along), number(some / (members * length) if centered else 0)
         for m in range(members):
             i, w = index[k, m], which[k, m]

@@ -8,7 +8,7 @@ line instead, in one pass and then the other.
 
 import numpy as np
 
-from normcore.core.compiled import factor_of, slopes_of, write, write_slopes
+from normcore.core.compiled import divided, factor_of, slopes_of, write, write_slopes
 from normcore.core.compiler import compiled, shared
 
 FAR = 25.0
@@ -121,7 +121,7 @@ def first_values(row, low, block, regions, centered):
 def settle(some, squares, center, origin, members, total, second, rest, mean):
     """Writes the variances, rests and means of regions, from the sums of the distances from a center and their squares.
 
-    Gives whether a center is too far from its mean.
+    Gives whether a center is too far from its mean. In place of the first sums stands what rounding left of the means.
     """
     far = False
     for j in range(len(some)):
@@ -129,8 +129,9 @@ def settle(some, squares, center, origin, members, total, second, rest, mean):
         away = some[j] * middle
         left = squares[j] - away if not squares[j] < away else 0.0  # nan stays nan
         far |= away > FAR * left
-        second[j], rest[j] = left / total, np.float64(center[j]) - origin[j] + middle
+        second[j], rest[j] = divided(left, total), np.float64(center[j]) - origin[j] + middle
         mean[j] = center[j] + middle
+        some[j] = center[j] + middle - mean[j]
     return far
 
 
@@ -146,11 +147,11 @@ def means_of(origins, rest, block, length):
 
 
 @compiled
-def factors_of(second, eps, outside, tiny):
+def factors_of(second, eps, outside, least):
     """`factor_of` of several regions."""
     factor, number = np.empty_like(second), second.dtype.type
     for j in range(len(second)):
-        factor[j] = factor_of(second[j], number(eps), outside, number(tiny))
+        factor[j] = factor_of(second[j], number(eps), outside, number(least))
     return factor
 
 
@@ -207,7 +208,7 @@ def write_rows(rows, out, index, which, low, high, block, gain, shift, center, l
 @compiled
 def columns_forward(start, stop, nth, rows, out, index, which, gain, shift, second, rest, mean, rule, size):
     """The tiles from start to stop, each so many columns of the rows in one line of the index."""
-    (eps, total, centered, outside, tiny), (block, tile) = rule, size
+    (eps, total, centered, outside, least), (block, tile) = rule, size
     length, count = rows.shape[1], index.shape[1] * rows.shape[1] // second.shape[1]
     for unit in range(start, stop):
         k, low, high = tile_at(unit, length, tile)
@@ -223,8 +224,9 @@ def columns_forward(start, stop, nth, rows, out, index, which, gain, shift, seco
             sums = by_region(some, block, b - a), by_region(squares, block, b - a)
             if not settle(sums[0], sums[1], centers, origins, count, total, spread, left, mean[k, a:b]):
                 break
-        center, remainder = means_of(origins, left, block, high - low)
-        factor = in_columns(factors_of(spread, eps, outside, tiny), block, high - low)
+        center = in_columns(mean[k, a:b], block, high - low)
+        remainder = in_columns(sums[0].astype(rows.dtype), block, high - low)
+        factor = in_columns(factors_of(spread, eps, outside, least), block, high - low)
         write_rows(rows, out, index[k], which[k], low, high, block, gain, shift, center, remainder, factor, centered)
 
 
@@ -257,7 +259,7 @@ def room(rows, lines):
 @compiled
 def tall_forward(team, rows, out, index, which, gain, shift, second, rest, mean, rule, block):
     """All lines, the rows of each shared out (in eights)."""
-    eps, total, centered, outside, tiny = rule
+    eps, total, centered, outside, least = rule
     lines, length, regions = len(index), rows.shape[1], second.shape[1]
     count = index.shape[1] * length // regions
     origins = np.zeros_like(second)
@@ -275,11 +277,12 @@ def tall_forward(team, rows, out, index, which, gain, shift, second, rest, mean,
             some = by_region(sums[0, :, k].sum(0), block, regions)
             squares = by_region(sums[1, :, k].sum(0), block, regions)
             far |= settle(some, squares, centers[k], origins[k], count, total, second[k], rest[k], mean[k])
+            left[k] = in_columns(some.astype(rows.dtype), block, length)
         if not far:
             break
     for k in range(lines):
-        center[k], left[k] = means_of(origins[k], rest[k], block, length)
-        factor[k] = in_columns(factors_of(second[k], eps, outside, tiny), block, length)
+        center[k] = in_columns(mean[k], block, length)
+        factor[k] = in_columns(factors_of(second[k], eps, outside, least), block, length)
     write_tall(team, rows, out, index, which, block, gain, shift, center, left, factor, centered)
 
 
@@ -300,11 +303,13 @@ def pulled(some, along, factor, second, block, rule, members):
 
     `some` are their sums, and `along` those of their products with the normalized values.
     """
-    _, total, centered, outside, tiny = rule
+    _, total, centered, outside, least = rule
     regions = len(second)
-    shares = by_region(along, block, regions) * factor / total
-    if outside:  # the root alone answers to the values, not the eps beside it
-        shares /= factor * np.sqrt(np.maximum(second, tiny))
+    shares = by_region(along, block, regions) * factor
+    for r in range(regions):
+        shares[r] = divided(shares[r], total)
+        if outside:  # the root alone answers to the values, not the eps beside it, nor what is least
+            shares[r] = shares[r] / (factor[r] * np.sqrt(second[r])) if not second[r] < least else 0.0
     parts = by_region(some, block, regions) * (centered / members)
     number = second.dtype
     return in_columns(shares.astype(number), block, len(some)), in_columns(parts.astype(number), block, len(some))
@@ -364,14 +369,14 @@ def columns_backward(
 
     It is a line's where each column has gains of its own, for other tiles have other columns.
     """
-    (eps, _, centered, outside, tiny), (block, tile) = rule, size
+    (eps, _, centered, outside, least), (block, tile) = rule, size
     length, count = rows.shape[1], index.shape[1] * rows.shape[1] // second.shape[1]
     for unit in range(start, stop):
         k, low, high = tile_at(unit, length, tile)
         a, b = low // block, min(high // block, second.shape[1])
         origins = first_values(rows[index[k, 0]], low, block, b - a, centered)
         center, left = means_of(origins, rest[k, a:b], block, high - low)
-        factors = factors_of(second[k, a:b], eps, outside, tiny)
+        factors = factors_of(second[k, a:b], eps, outside, least)
         factor = in_columns(factors, block, high - low)
         slot = k if gain.shape[1] > 1 and len(index) == len(by_gains) else nth
         some, along = np.zeros(high - low), np.zeros(high - low)
@@ -422,7 +427,7 @@ def write_tall_slopes(
 @compiled
 def tall_backward(team, slopes, rows, out, index, which, gain, by_gains, by_shifts, second, rest, rule, learns, block):
     """The gradient of all lines, the rows of each shared out (in eights)."""
-    eps, _, centered, outside, tiny = rule
+    eps, _, centered, outside, least = rule
     lines, length, regions = len(index), rows.shape[1], second.shape[1]
     center, left, factor = room(rows, lines), room(rows, lines), room(rows, lines)
     share, part = room(rows, lines), room(rows, lines)
@@ -432,7 +437,7 @@ def tall_backward(team, slopes, rows, out, index, which, gain, by_gains, by_shif
     sums = np.zeros((2, team[3], lines, length))
     sum_tall_slopes(team, slopes, rows, index, center, sums[0], sums[1])
     for k in range(lines):
-        factors = factors_of(second[k], eps, outside, tiny)
+        factors = factors_of(second[k], eps, outside, least)
         factor[k] = in_columns(factors, block, length)
         some, along = sums[0, :, k].sum(0), sums[1, :, k].sum(0)
         along = (along - some * left[k]) * factor[k]

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from normcore.core.errors import NormcoreError
 from normcore.core.region import Bound
-from normcore.core.statistics import Statistics, affine, widen
+from normcore.core.statistics import Statistics, affine, cast, widen
 
 
 def standardize_counted(
@@ -22,7 +22,7 @@ def standardize_counted(
     """
     wide = widen(x)
     mask = (mask if mask.ndim == x.ndim else mask.unsqueeze(region.channel_axis)).bool()
-    count = region.spread(region.mean(mask.expand(x.shape).to(wide.dtype))) * region.size
+    count = region.spread(region.mean(cast(mask.expand(x.shape), wide.dtype))) * region.size
 
     def mean_of(values: Tensor) -> Tensor:
         return region.spread(region.mean(torch.where(mask, values, 0.0))) * (region.size / count.clamp_min(1.0))
@@ -33,8 +33,8 @@ def standardize_counted(
     centered = centered - rest
     var = mean_of(torch.where(mask, centered, 0.0).square())
     scale = torch.where(count > 0, (var + eps).rsqrt(), 0.0)
-    y = affine(centered * scale, region, weight, bias)
-    return y.to(x.dtype), {"mean": (first + rest).detach(), "var": var.detach()}, count
+    y = affine(centered, region, weight, bias, scale)
+    return cast(y, x.dtype), {"mean": (first + rest).detach(), "var": var.detach()}, count
 
 
 def along_samples(parameter: Tensor, region: Bound) -> Tensor:

@@ -180,8 +180,12 @@ class Bound:
         return statistic.reshape(last)
 
     def lay(self, parameter: Tensor) -> Tensor:
-        """A parameter of shape (c) or (c h w), reshaped so that it broadcasts against the split view."""
-        return parameter.reshape(self._laid[parameter.ndim])
+        """A parameter of shape (c) or (c h w), or one that broadcasts against the tensor, reshaped so that it
+        broadcasts against the split view."""
+        if parameter.ndim < len(self.shape):
+            return parameter.reshape(self._laid[parameter.ndim])
+        pairs = zip(self.factors, parameter.shape, strict=True)
+        return parameter.reshape([f.size if size > 1 else 1 for factors, size in pairs for f in factors])
 
     def gather(self, statistic: Tensor) -> Tensor:
         """The reverse of `spread`: one value a region from a statistic that broadcasts against the tensor."""

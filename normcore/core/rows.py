@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._C import _DisableFuncTorch
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from normcore.core.team import parts_for, share, team
@@ -179,8 +180,9 @@ def rows_of(shape: Shape, strides: Shape, dims: Shape, gained: Shape) -> Rows | 
     lines = math.prod(size for size, one in zip(sizes[:first], spanned, strict=False) if not one)
 
     def numbered(some: list[int]) -> Any:
-        numbers = torch.arange(math.prod(some), dtype=torch.int32, device="cpu").view(some).expand(sizes[:first])
-        return numbers.permute(kept_first).reshape(lines, -1)[:, ::times].contiguous().numpy()
+        with _DisableFuncTorch():  # which would look through these numbers too
+            numbers = torch.arange(math.prod(some), dtype=torch.int32, device="cpu").view(some).expand(sizes[:first])
+            return numbers.permute(kept_first).reshape(lines, -1)[:, ::times].contiguous().numpy()
 
     along = [gained[d] for d in order]
     fine = any(spanned[i] and along[i] > 1 for i in range(first, len(order)))
@@ -202,6 +204,11 @@ def _seen(recipe: "Recipe", x: Tensor, weight: Tensor | None, bias: Tensor | Non
     given = [p.shape for p in (weight, bias) if p is not None]
     gained = tuple(map(max, zip(*given, (1,) * x.ndim, strict=True)))
     return rows_of(x.shape, x.stride(), recipe.dims, gained)
+
+
+def have(recipe: "Recipe", x: Tensor, weight: Tensor | None, bias: Tensor | None) -> bool:
+    """Whether a tensor has rows for the loops that its gain and shift go along with."""
+    return _seen(recipe, x, weight, bias) is not None
 
 
 def forward(recipe: "Recipe", x: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, ...] | None:

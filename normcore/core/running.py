@@ -45,7 +45,7 @@ def average(state: State, news: Statistics, momentum: float | None) -> State:
     moved = {"num_batches_tracked": seen}
     for name, new in news.items():
         old = state[name]
-        share = seen.to(old.dtype).reciprocal() if momentum is None else momentum
+        share = cast(seen, old.dtype).reciprocal() if momentum is None else momentum
         moved[name] = old.lerp(cast(new.detach() if new.requires_grad else new, old.dtype), share)
     return {**state, **moved}
 
@@ -56,7 +56,7 @@ def _average_in_turn(state: State, news: Statistics, momentum: float | None) -> 
     count = len(news[RUNNING[0]])
     seen = state["num_batches_tracked"] + count
     if momentum is None:
-        share: Any = seen.to(old.dtype).reciprocal()
+        share: Any = cast(seen, old.dtype).reciprocal()
         kept, shares = (seen - count) * share, share.expand(count, 1)
     else:
         faded = [(1 - momentum) ** after for after in range(count, -1, -1)]
@@ -74,7 +74,7 @@ def remembered_variance(
         One statistic, `var` or `running_var`, and the state after this batch.
     """
     if tracks and not training:
-        return {"running_var": along_channels(state["running_var"].to(x.dtype), region)}, state
+        return {"running_var": along_channels(cast(state["running_var"], x.dtype), region)}, state
     var = own_variance(x, region)
     if tracks:
         state = average(state, {"running_var": var * (region.size / (region.size - 1 or 1))}, momentum)

@@ -1,5 +1,6 @@
 """Regions that no fused kernel of PyTorch fits: one formula, and for large tensors compiled loops that follow it."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,22 +18,32 @@ class Recipe(NamedTuple):
     """What is done with each region: the dimensions that it spans, and how its spread becomes a divisor.
 
     The sum of squares (of what is `centered`, or of the values as they are) is divided by `total`; eps is added to
-    that, or with `outside` to its root.
+    that, or with `outside` to the root of that or of `least`, whichever is more. With a `total` of infinity the
+    divisor does not follow the values.
     """
 
     dims: tuple[int, ...]
     eps: float
-    total: int
+    total: float
     centered: bool
     outside: bool = False
+    least: float = 0.0
 
     def rule(self, dtype: torch.dtype) -> tuple[float, float, bool, bool, float]:
         """What the compiled loops want to know."""
-        return float(self.eps), float(self.total), self.centered, self.outside, torch.finfo(dtype).tiny
+        least = max(self.least, torch.finfo(dtype).tiny)
+        return float(self.eps), float(self.total), self.centered, self.outside, least
+
+    def second(self, centered: Tensor) -> Tensor:
+        """The mean square or variance of each region."""
+        if self.total == math.inf:
+            return torch.zeros_like(_origin(self, centered))
+        squares = centered.square().sum(self.dims, keepdim=True)
+        return squares if self.total == 1 else squares / self.total
 
     def scale(self, second: Tensor) -> Tensor:
         """What the values are multiplied with, given the mean square or variance of their region."""
-        return (root(second) + self.eps).reciprocal() if self.outside else (second + self.eps).rsqrt()
+        return (root(second, self.least) + self.eps).reciprocal() if self.outside else (second + self.eps).rsqrt()
 
     def within(self, parameter: Tensor) -> bool:
         """Whether a parameter differs within a region."""
@@ -47,9 +58,9 @@ class Scaled(NamedTuple):
     mean: Tensor | None
 
 
-def root(x: Tensor) -> Tensor:
-    """The square root, with slope 0 instead of infinity at 0."""
-    return x.clamp_min(torch.finfo(x.dtype).tiny).sqrt()
+def root(x: Tensor, least: float = 0.0) -> Tensor:
+    """The square root of x, or of `least` if that is more; its slope at 0 is 0 instead of infinity."""
+    return x.clamp_min(max(least, torch.finfo(x.dtype).tiny)).sqrt()
 
 
 def scale_regions(recipe: Recipe, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Scaled:
@@ -58,6 +69,10 @@ def scale_regions(recipe: Recipe, x: Tensor, weight: Tensor | None, bias: Tensor
     steps: Any = _compiled
     if not rows.compilable(*tensors):
         steps = _formula
+    elif len(tensors) > 1 and not rows.have(recipe, x, weight, bias):
+        y, second, mean = scale_regions(recipe, x, None, None)
+        y = y if weight is None else y * weight
+        return Scaled(y if bias is None else y + bias, second, mean)
     elif any(_followed(t) or (t.requires_grad and torch.is_grad_enabled()) for t in tensors):
         steps = _formula if any(t.is_inference() for t in tensors) else _Compiled.apply  # which keeps them
     y, second, *others = steps(recipe, x, weight, bias)
@@ -85,7 +100,7 @@ def _formula(recipe: Recipe, x: Tensor, weight: Tensor | None, bias: Tensor | No
         rest = centered.mean(recipe.dims, keepdim=True)
         means = rest, origin + rest
         centered = centered.sub_(rest)
-    second = centered.square().sum(recipe.dims, keepdim=True) / recipe.total
+    second = recipe.second(centered)
     scale = recipe.scale(second)
     if weight is None:
         y = centered * scale
@@ -100,10 +115,12 @@ def _centered(recipe: Recipe, x: Tensor, rest: Sequence[Tensor]) -> Tensor:
 
 def _turned(recipe: Recipe, change: Tensor, unit: Tensor, scale: Tensor, second: Tensor) -> Tensor:
     """How normalized values move as x does, and how x feels their slopes: the Jacobian is symmetric."""
-    along = (change * unit).sum(recipe.dims, keepdim=True) / recipe.total
-    if recipe.outside:  # the root alone answers to x, not the eps beside it
-        along = along / (scale * root(second))
-    change = change - unit * along
+    if recipe.total < math.inf:
+        along = (change * unit).sum(recipe.dims, keepdim=True) / recipe.total
+        if recipe.outside:  # the root alone answers to x, not the eps beside it, nor what is least
+            least = max(recipe.least, torch.finfo(second.dtype).tiny)
+            along = torch.where(second < least, 0.0, along / (scale * root(second, least)))
+        change = change - unit * along
     if recipe.centered:
         change = change - change.mean(recipe.dims, keepdim=True)
     return change * scale

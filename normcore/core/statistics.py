@@ -47,6 +47,11 @@ class Later(Mapping[str, Tensor]):
         return len(self._ways)
 
 
+def beside(stats: Statistics, **ways: Callable[[], Tensor]) -> Later:
+    """Statistics and others beside them, which are worked out when they are asked for."""
+    return Later({**{name: partial(stats.__getitem__, name) for name in stats}, **ways})
+
+
 def standardize(
     x: Tensor,
     region: Bound,
@@ -60,21 +65,22 @@ def standardize(
 
     `var` divides by the number of elements, or by one less with `unbiased` (a single element then has variance 0).
     With `eps_place` "outside", ε is added to the root. Half-precision input is computed in float32 and rounded once,
-    at the end. Gain and bias follow the channel axis.
+    at the end. Gain and bias follow the channel axis, or broadcast against x.
 
     Returns:
         The result, and `mean` and `var` (`var_unbiased`) as used, in shapes that broadcast against the input. They
         are worked out when they are asked for, from x as it is by then.
     """
     wide = widen(x)
-    if region.size > 1 and eps_place == "inside" and not (unbiased and rows.compilable(wide)):
+    apart = unbiased or any(p is not None and p.ndim == x.ndim for p in (weight, bias))
+    if region.size > 1 and eps_place == "inside" and not (apart and rows.compilable(wide)):
         # sqrt(n/(n-1)·var + eps) = sqrt(n/(n-1)) · sqrt(var + eps·(n-1)/n): the same kernels serve both estimators.
         share = (region.size - unbiased) / region.size
-        gains = (None, None) if unbiased else (cast(weight, wide.dtype), cast(bias, wide.dtype))
+        gains = (None, None) if apart else (cast(weight, wide.dtype), cast(bias, wide.dtype))
         done = fused(wide, region, eps * share, *gains)
         if done is not None:
             y = done.y * math.sqrt(share) if unbiased else done.y
-            y = affine(y, region, weight, bias) if unbiased or not done.gained else y
+            y = affine(y, region, weight, bias) if apart or not done.gained else y
             return cast(y, x.dtype), _moments(wide, region, unbiased, done.mean, done.sample_var)
     total = region.size - 1 or 1 if unbiased else region.size
     recipe = Recipe(region.reduced, eps, total, centered=True, outside=eps_place == "outside")
@@ -135,6 +141,47 @@ def rescale(
     return cast(region.join(done.y), x.dtype), Later({"mean_square": partial(region.spread, done.second)})
 
 
+def normalize(
+    x: Tensor,
+    region: Bound,
+    eps: float,
+    weight: Tensor | None = None,
+    eps_place: str = "outside",
+    centered: bool = False,
+) -> tuple[Tensor, Statistics]:
+    """Each region to length 1, `centered` first if asked for: ``x / (norm + eps) * weight``, with the L2 norm.
+
+    With `eps_place` "inside" it is divided by ``sqrt(norm² + eps)``, with "maximum" by ``max(norm, eps)``. A region of
+    zeros stays one. The weight follows the channel axis, or broadcasts against x.
+
+    Returns:
+        The result, and `norm` (of what is centered) and `mean` (if it is), in shapes that broadcast against the input.
+    """
+    wide = widen(x)
+    recipe = Recipe(region.reduced, eps, 1, centered, outside=eps_place == "outside" or not eps)
+    if eps_place == "maximum":
+        recipe = recipe._replace(eps=0.0, outside=True, least=eps**2)
+    y, second, mean = scale_regions(recipe, region.split(wide), *_split(weight, None, wide, region))
+    ways = {"norm": lambda: region.spread(root(second))}
+    if mean is not None:
+        ways["mean"] = partial(region.spread, mean)
+    return cast(region.join(y), x.dtype), Later(ways)
+
+
+def subtract_mean(x: Tensor, region: Bound, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """`center` with constant means and a bias, which for large tensors takes one pass less for the result.
+
+    The bias follows the channel axis, or broadcasts against x.
+    """
+    if not rows.compilable(x):
+        y, mean = center(x, region)
+        return affine(y, region, None, bias), mean.detach()
+    recipe = Recipe(region.reduced, 1.0, math.inf, centered=True)
+    y, _, found = scale_regions(recipe, region.split(x), *_split(None, bias, x, region))
+    assert found is not None, "the recipe centers"
+    return region.join(y), found.reshape(region.region_shape)
+
+
 def center(x: Tensor, region: Bound) -> tuple[Tensor, Tensor]:
     """Each region minus its mean, and the means by region.
 
@@ -162,11 +209,35 @@ def shift_away(x: Tensor, bounds: Sequence[object], alike: bool = False) -> tupl
     return x - origin, origin
 
 
-def affine(y: Tensor, region: Bound | str, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    """Gain, then bias, laid along the channel axis and the axes after it."""
+def affine(
+    y: Tensor, region: Bound | str, weight: Tensor | None, bias: Tensor | None, scale: Tensor | None = None
+) -> Tensor:
+    """``y * scale * weight + bias``: gain and bias laid along the channel axis and the axes after it.
+
+    The scale broadcasts against y. It is multiplied with the gain first if that has fewer values than y.
+    """
     if weight is not None:
-        y = y * along_channels(weight, region).to(y.dtype)
-    return y if bias is None else y + along_channels(bias, region).to(y.dtype)
+        gain = cast(along_channels(weight, region), y.dtype)
+        if scale is not None and _covers(y, gain, scale):
+            y, scale = y * scale, None
+        scale = gain if scale is None else scale * gain
+    shift = None if bias is None else cast(along_channels(bias, region), y.dtype)
+    if scale is None:
+        return y if shift is None else y + shift
+    return y * scale if shift is None else multiply_add(y, scale, shift)
+
+
+def _covers(y: Tensor, gain: Tensor, scale: Tensor) -> bool:
+    """Whether the product of two tensors is as large as what they broadcast against."""
+    shapes = ((1,) * (y.ndim - t.ndim) + t.shape for t in (gain, scale))
+    return all(max(sizes) == size for *sizes, size in zip(*shapes, y.shape, strict=True))
+
+
+def multiply_add(y: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """``y * scale + shift``; in one step, but where that has a gradient which takes more."""
+    if scale.requires_grad and torch.is_grad_enabled():
+        return y * scale + shift
+    return torch.addcmul(shift, y, scale)
 
 
 def along_channels(parameter: Tensor, region: Bound | str) -> Tensor:
@@ -178,7 +249,7 @@ def along_channels(parameter: Tensor, region: Bound | str) -> Tensor:
         after = len(LETTERS[region]) - LETTERS[region].index("c") - parameter.ndim
     else:
         after = len(region.shape) - region.channel_axis - parameter.ndim
-    return parameter.reshape(parameter.shape + (1,) * after)
+    return parameter.reshape(*parameter.shape, *(1,) * after)
 
 
 def euclidean_norm(x: Tensor, region: Bound) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from normcore.core.facts import Normed
 from normcore.core.region import Bound
 from normcore.core.running import State, track
-from normcore.core.statistics import affine, along_channels, center, variance, widen
+from normcore.core.statistics import affine, along_channels, cast, center, variance, widen
 
 
 def switch(
@@ -47,12 +47,12 @@ def switch(
         state = track(state, batch, {"mean": means[2], estimate: variances[2]}, momentum)
     elif tracks:
         means[2], variances[2] = (
-            along_channels(state[k].to(wide.dtype), batch) for k in ("running_mean", "running_var")
+            along_channels(cast(state[k], wide.dtype), batch) for k in ("running_mean", "running_var")
         )
-    shares = [share(wide.new_ones(3) if given is None else given.to(wide.dtype)) for given in logits]
+    shares = [share(wide.new_ones(3) if given is None else cast(given, wide.dtype)) for given in logits]
     mean, var = _mix(means, shares[0]), _mix(variances, shares[1])
-    y = affine((centered + (instance_mean - mean)) * (var + eps).rsqrt(), batch, weight, bias)
-    return Normed(y.to(x.dtype), {"mixed_mean": mean.detach(), "mixed_var": var.detach()}, state)
+    y = affine(centered + (instance_mean - mean), batch, weight, bias, (var + eps).rsqrt())
+    return Normed(cast(y, x.dtype), {"mixed_mean": mean.detach(), "mixed_var": var.detach()}, state)
 
 
 def _mix(parts: list[Tensor], shares: Tensor) -> Tensor:

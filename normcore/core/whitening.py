@@ -11,7 +11,7 @@ from normcore.core.precision import full_precision
 from normcore.core.region import Bound
 from normcore.core.running import State, average
 from normcore.core.slots import Slot
-from normcore.core.statistics import affine, along_channels, widen
+from normcore.core.statistics import affine, along_channels, cast, widen
 
 RUNNING_WHITENING = {
     "running_mean": Slot("c", 0.0),
@@ -43,7 +43,7 @@ def whiten(
     rows = split.reshape(groups, channels, -1)
     if tracks and not training:
         prefix = "running_"
-        mean, matrix = (state[name].to(wide.dtype) for name in ("running_mean", "running_whitening"))
+        mean, matrix = (cast(state[name], wide.dtype) for name in ("running_mean", "running_whitening"))
         mean = mean.reshape(groups, channels, 1)
         centered = rows - mean
     else:
@@ -66,7 +66,7 @@ def whiten(
         f"{prefix}whitening": along_channels(own.flatten(), group),
         "from_others": back(white - own[..., None] * centered),
     }
-    y = affine(back(white), group, weight, bias).to(x.dtype)
+    y = cast(affine(back(white), group, weight, bias), x.dtype)
     return Normed(y, {name: value.detach() for name, value in stats.items()}, state)
 
 
