@@ -15,6 +15,7 @@ from torch._subclasses import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.func import functional_call, grad, jvp, vjp, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn import functional
 
 from normcore import METHODS, Method, layer
 from normcore.core import LETTERS, Bound, compiled, compiled_columns, rows, scaling, team
@@ -33,6 +34,12 @@ IN_LOOPS = [
     ("pixel_norm", "image"),
     ("bert_layer_norm", "tokens"),  # eps outside the root
     ("weight_standardization", "conv2d"),
+    ("l2_norm", "image"),  # divided by max(norm, eps)
+    ("qk_norm", "tokens"),
+    ("scaled_weight_standardization", "conv2d"),
+    ("mean_only_batch_norm", "image"),  # divided by nothing
+    ("mean_subtraction_norm", "tokens"),
+    ("conditional_instance_norm", "tokens"),  # a gain for each sample and channel
 ]
 in_loops = pytest.mark.parametrize(
     ("method", "layout"), [pytest.param(METHODS[key], layout, id=f"{key}-{layout}") for key, layout in IN_LOOPS]
@@ -240,7 +247,9 @@ def test_constants_and_values_that_are_not_finite(
         normed = method(leaf, layout, **tensors)
         (gradient,) = torch.autograd.grad(normed.y, leaf, torch.ones_like(x).cumsum(0))
         stats = [value for name, value in normed.stats.items() if name != "mean"]  # PyTorch's kernels make nan of inf
-        return [normed.y, gradient, *stats]
+        # A mean that is taken out once or twice leaves inf or nan, and nothing or nan for gradient.
+        finite = normed.y.isfinite()
+        return [*(torch.where(finite, each, torch.nan) for each in (normed.y, gradient)), *stats]
 
     for one, other in both(results, monkeypatch):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9, equal_nan=True)
@@ -252,7 +261,7 @@ def test_neither_a_large_mean_nor_a_far_first_value_costs_digits(method: Method,
     spread = draw(layout, seed=14, dtype=torch.float32, n=8, c=8, h=6, w=6, l=30, t=6, i=30, o=8)
     far = spread.clone()
     far[tuple(slice(1) if size > 1 else slice(None) for size in far.shape)] = 3000
-    settings = {"eps": 1e-12} if method.key != "recurrent_batch_norm" else {}
+    settings = {} if method.default("eps") is None else {"eps": 1e-12}
     invariant = {"scale", "shift"} <= method.invariances()
     for x in (1000 + 0.01 * spread, far) if invariant else (far,):
         leaves = [x.clone().requires_grad_(True), x.double().requires_grad_(True)]
@@ -405,6 +414,77 @@ def test_gains_of_every_shape(
 
     for one, other in both(results, monkeypatch):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+    assert loops
+
+
+@pytest.mark.parametrize(
+    ("key", "layout", "last"),
+    [
+        ("l2_norm", "image", False),
+        ("l2_norm", "image", True),
+        ("l2_norm", "signal", False),
+        ("scale_norm", "tokens", True),
+    ],
+)
+def test_what_is_shorter_than_epsilon_is_divided_by_that(key: str, layout: str, last: bool, loops: list[str]) -> None:
+    """There the norm does not move the divisor, so that it has no part in the gradient either."""
+    x = draw(layout, seed=17, n=6, t=8, h=8, w=5, l=9)
+    x[::2] *= 0.05
+    x = x.movedim(1, -1).contiguous().movedim(-1, 1) if last and layout == "image" else x
+    assert 0.2 < float((x.norm(dim=-1 if layout == "tokens" else 1) < 0.5).double().mean()) < 0.8
+    leaf, slope = x.requires_grad_(True), draw(layout, seed=18, n=6, t=8, h=8, w=5, l=9)
+    expected = functional.normalize(leaf, dim=-1 if layout == "tokens" else 1, eps=0.5)
+    y = METHODS[key](leaf, layout, eps=0.5).y
+    torch.testing.assert_close(y, expected)
+    first, same = (torch.autograd.grad(each, leaf, slope, create_graph=True)[0] for each in (y, expected))
+    torch.testing.assert_close(torch.autograd.grad(y, leaf, slope)[0], same)
+    torch.testing.assert_close(first, same)
+    torch.testing.assert_close(*(torch.autograd.grad(each, leaf, slope)[0] for each in (first, same)))
+    assert {name.partition("_")[2] for name in loops} == {"forward", "backward"}
+
+
+@pytest.mark.parametrize(
+    ("key", "layout", "names"),
+    [
+        ("adaptive_group_norm", "image", ("weight", "bias", "scale", "shift")),
+        ("adaptive_group_norm", "tokens", ("scale",)),
+        ("adaptive_layer_norm", "tokens", ("scale", "shift")),
+        ("adain", "image", ("style",)),
+        ("conditional_batch_norm", "tokens", ("weight", "bias", "labels")),  # gains that no row has
+        ("graph_norm", "image", ("weight", "bias", "mean_scale")),
+    ],
+)
+def test_gains_that_come_with_the_input(
+    key: str, layout: str, names: tuple[str, ...], loops: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, x = METHODS[key], draw(layout, seed=21, n=6, c=6, t=8, h=8, w=5)
+    shapes = {"scale": (6, 6), "shift": (6, 6), "style": (6, 6, 7)}
+    tensors = learned(method, x, layout, {}) | {n: torch.randn(shapes[n], dtype=x.dtype) for n in names if n in shapes}
+    tensors |= {"labels": torch.tensor([0, 3, 3, 1, 0, 2])}
+
+    def results() -> list[Tensor]:
+        leaves = {n: t.detach().clone().requires_grad_(t.is_floating_point()) for n, t in tensors.items() if n in names}
+        leaf = x.detach().clone().requires_grad_(True)
+        y = method(leaf, layout, **leaves).y
+        learning = [t for t in (leaf, *leaves.values()) if t.requires_grad]
+        return [y, *torch.autograd.grad(y.cos().sum(), learning)]
+
+    for one, other in both(results, monkeypatch):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+    assert {name.partition("_")[2] for name in loops} == {"forward", "backward"}
+
+
+@pytest.mark.parametrize(("key", "layout"), [("mean_only_batch_norm", "image"), ("mean_subtraction_norm", "tokens")])
+def test_means_of_values_whose_squares_overflow(key: str, layout: str, loops: list[str]) -> None:
+    x = 1e30 * draw(layout, seed=19, dtype=torch.float32)
+    y = METHODS[key](x.requires_grad_(True), layout).y
+    exact = METHODS[key](x.double(), layout).y
+    torch.testing.assert_close(y.double(), exact, rtol=1e-5, atol=1e24)
+    slope = draw(layout, seed=20, dtype=torch.float32)
+    torch.testing.assert_close(
+        *(torch.autograd.grad(each, x, slope.to(each.dtype))[0] for each in (y, exact)), rtol=1e-5, atol=1e-6
+    )
+    assert loops
 
 
 def test_a_gain_learns_from_what_was_made_in_inference_mode(loops: list[str]) -> None:

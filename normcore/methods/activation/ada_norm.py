@@ -5,7 +5,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from normcore.core import Bound, Epsilon, Identity, Method, Normed, Paper, Range, Region, standardize, widen
+from normcore.core import Bound, Epsilon, Identity, Method, Normed, Paper, Range, Region, cast, standardize, widen
 
 
 def ada_norm(
@@ -27,7 +27,7 @@ def ada_norm(
     Source: Xu, Sun, Zhang, Zhao and Lin 2019, arXiv:1911.07013.
     """
     z, stats = standardize(widen(x), channels, eps, unbiased=unbiased)
-    return Normed((scale * torch.addcmul(z, z.detach(), z, value=-k)).to(x.dtype), stats)
+    return Normed(cast(scale * torch.addcmul(z, z.detach(), z, value=-k), x.dtype), stats)
 
 
 METHOD = Method(

@@ -12,6 +12,8 @@ from normcore.core import (
     Region,
     Slot,
     along_samples,
+    beside,
+    cast,
     root,
     standardize,
     widen,
@@ -32,15 +34,16 @@ def adain(
     Shapes: x (n c l), (n c h w) or (n c d h w); style (n c ...), its positions as many as it likes.
     Source: Huang and Belongie 2017, arXiv:1703.06868.
     """
-    y, stats = standardize(widen(x), instance, eps, unbiased=unbiased)
-    mean, deviation = y.new_zeros(()), y.new_ones(())
+    wide = widen(x)
+    mean, deviation = wide.new_zeros(()), wide.new_ones(())
     if style is not None:
-        flat = style.to(y.dtype).reshape(*style.shape[:2], -1)
+        flat = cast(style, wide.dtype).reshape(*style.shape[:2], -1)
         fewer = 1 if unbiased and flat.shape[2] > 1 else 0
         mean = along_samples(flat.mean(2), instance)
         deviation = root(along_samples(flat.var(2, correction=fewer), instance) + eps)
-    of_style = {"style_mean": mean.detach(), "style_deviation": deviation.detach()}
-    return Normed((y * deviation + mean).to(x.dtype), {**stats, **of_style})
+    gain, shift = (None, None) if style is None else (deviation, mean)
+    y, stats = standardize(x, instance, eps, gain, shift, unbiased)
+    return Normed(y, beside(stats, style_mean=lambda: mean, style_deviation=lambda: deviation))
 
 
 METHOD = Method(

@@ -13,7 +13,10 @@ from normcore.core import (
     Paper,
     Region,
     Slot,
+    affine,
     along_samples,
+    beside,
+    cast,
     standardize,
     widen,
 )
@@ -38,12 +41,16 @@ def adaptive_group_norm(
     Shapes: x (n c ...) or (n t c); weight and bias (c); scale and shift (n c).
     Source: Dhariwal and Nichol 2021, arXiv:2105.05233.
     """
-    y, stats = standardize(widen(x), groups, eps, weight, bias)
+    wide = widen(x)
     gain, offset = (
-        y.new_zeros(()) if part is None else along_samples(part, groups).to(y.dtype) for part in (scale, shift)
+        wide.new_zeros(()) if part is None else along_samples(cast(part, wide.dtype), groups) for part in (scale, shift)
     )
-    given = {"scale_given": gain.detach(), "shift_given": offset.detach()}
-    return Normed((y * (1 + gain) + offset).to(x.dtype), {**stats, **given})
+    if scale is not None or shift is not None:  # (z * weight + bias) * (1 + scale) + shift, in one step
+        nothing = wide.new_zeros((1,) * x.ndim)
+        weight = affine(nothing + 1, groups, weight, None) * (1 + gain)
+        bias = affine(nothing, groups, None, bias) * (1 + gain) + offset
+    y, stats = standardize(x, groups, eps, weight, bias)
+    return Normed(y, beside(stats, scale_given=lambda: gain, shift_given=lambda: offset))
 
 
 METHOD = Method(

@@ -12,6 +12,8 @@ from normcore.core import (
     Region,
     Slot,
     along_samples,
+    beside,
+    cast,
     standardize,
     widen,
 )
@@ -28,12 +30,12 @@ def adaptive_layer_norm(
     Shapes: x (n c ...) or (n t c); scale and shift (n c).
     Source: Peebles and Xie 2022 (DiT), arXiv:2212.09748.
     """
-    y, stats = standardize(widen(x), features, eps)
-    gain, bias = (
-        y.new_zeros(()) if part is None else along_samples(part, features).to(y.dtype) for part in (scale, shift)
-    )
-    given = {"scale_given": gain.detach(), "shift_given": bias.detach()}
-    return Normed((y * (1 + gain) + bias).to(x.dtype), {**stats, **given})
+    wide = widen(x)
+    gain, bias = (None if part is None else along_samples(cast(part, wide.dtype), features) for part in (scale, shift))
+    y, stats = standardize(x, features, eps, None if gain is None else 1 + gain, bias)
+    given = {"scale_given": gain, "shift_given": bias}
+    ways = {name: lambda part=part: wide.new_zeros(()) if part is None else part for name, part in given.items()}
+    return Normed(y, beside(stats, **ways))
 
 
 METHOD = Method(

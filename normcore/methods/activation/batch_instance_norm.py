@@ -22,6 +22,7 @@ from normcore.core import (
     affine,
     along_channels,
     apply_running,
+    cast,
     standardize,
     track,
     widen,
@@ -60,10 +61,10 @@ def batch_instance_norm(
         by_batch, used = standardize(wide, batch, eps)
         state = track(state, batch, used, momentum) if track_running_stats else state
     by_instance, own = standardize(wide, instance, eps)
-    share = wide.new_ones(()) if rho is None else along_channels(rho.to(wide.dtype), batch)
+    share = wide.new_ones(()) if rho is None else along_channels(cast(rho, wide.dtype), batch)
     y = affine(share * by_batch + (1 - share) * by_instance, batch, weight, bias)
     stats = {**used, "instance_mean": own["mean"], "instance_var": own["var"], "batch_share": share.detach()}
-    return Normed(y.to(x.dtype), stats, state)
+    return Normed(cast(y, x.dtype), stats, state)
 
 
 METHOD = Method(

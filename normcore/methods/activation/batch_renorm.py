@@ -24,9 +24,11 @@ from normcore.core import (
     affine,
     along_channels,
     apply_running,
-    center,
+    beside,
+    cast,
+    multiply_add,
+    standardize,
     track,
-    variance,
     widen,
 )
 
@@ -61,18 +63,17 @@ def batch_renorm(
         y, used = apply_running(x, batch, state, eps, weight, bias)
         none = {"scale_correction": wide.new_ones(()), "shift_correction": wide.new_zeros(())}
         return Normed(y, {**used, **none}, state)
-    centered, by_channel = center(wide, batch)
-    var = batch.spread(variance(centered, batch))
-    std, stats = (var + eps).sqrt(), {"mean": batch.spread(by_channel).detach(), "var": var.detach()}
+    y, stats = standardize(wide, batch, eps)
     running_mean, running_var = (
-        along_channels(state[k].to(wide.dtype), batch) for k in ("running_mean", "running_var")
+        along_channels(cast(state[k], wide.dtype), batch) for k in ("running_mean", "running_var")
     )
     running_std = (running_var + eps).sqrt()
-    r = (std.detach() / running_std).clamp(1 / rmax, rmax)
+    r = ((stats["var"] + eps).sqrt() / running_std).clamp(1 / rmax, rmax)
     d = ((stats["mean"] - running_mean) / running_std).clamp(-dmax, dmax)
-    y = affine(centered / std * r + d, batch, weight, bias)
+    gain, shift = affine(r, batch, weight, None), affine(d, batch, weight, bias)
     state = track(state, batch, stats, momentum)
-    return Normed(y.to(x.dtype), {**stats, "scale_correction": r, "shift_correction": d}, state)
+    corrections = {"scale_correction": lambda: r, "shift_correction": lambda: d}
+    return Normed(cast(multiply_add(y, gain, shift), x.dtype), beside(stats, **corrections), state)
 
 
 def _pytorch(settings: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from normcore.core import GAIN, Bound, Epsilon, Method, Normed, Paper, Region, affine, own_variance, widen
+from normcore.core import GAIN, Bound, Epsilon, Method, Normed, Paper, Region, affine, cast, own_variance, widen
 
 
 def bias_free_layer_norm(x: Tensor, channels: Bound, *, weight: Tensor | None = None, eps: Epsilon = 1e-5) -> Normed:
@@ -17,8 +17,8 @@ def bias_free_layer_norm(x: Tensor, channels: Bound, *, weight: Tensor | None = 
     """
     wide = widen(x)
     var = channels.spread(own_variance(wide, channels))
-    y = affine(wide * (var + eps).rsqrt(), channels, weight, None)
-    return Normed(y.to(x.dtype), {"var": var.detach()})
+    y = affine(wide, channels, weight, None, (var + eps).rsqrt())
+    return Normed(cast(y, x.dtype), {"var": var.detach()})
 
 
 METHOD = Method(

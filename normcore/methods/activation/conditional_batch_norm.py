@@ -20,7 +20,9 @@ from normcore.core import (
     Paper,
     Region,
     Slot,
+    affine,
     apply_running,
+    cast,
     chosen_rows,
     standardize,
     track,
@@ -51,16 +53,13 @@ def conditional_batch_norm(
     Shapes: x (n c ...) or (n t c); labels (n), whole numbers; weight and bias (num_classes c); running state (c).
     Source: de Vries et al. 2017, arXiv:1707.00683.
     """
+    key = "conditional_batch_norm"
+    gain, shift = (None if t is None else chosen_rows(key, t, labels, batch) for t in (weight, bias))
     if track_running_stats and not training:
         y, stats = apply_running(widen(x), batch, state, eps, None, None)
-    else:
-        y, stats = standardize(widen(x), batch, eps)
-        state = track(state, batch, stats, momentum) if track_running_stats else state
-    if weight is not None:
-        y = y * chosen_rows("conditional_batch_norm", weight, labels, batch).to(y.dtype)
-    if bias is not None:
-        y = y + chosen_rows("conditional_batch_norm", bias, labels, batch).to(y.dtype)
-    return Normed(y.to(x.dtype), stats, state)
+        return Normed(cast(affine(y, batch, gain, shift), x.dtype), stats, state)
+    y, stats = standardize(x, batch, eps, gain, shift)
+    return Normed(y, stats, track(state, batch, stats, momentum) if track_running_stats else state)
 
 
 METHOD = Method(

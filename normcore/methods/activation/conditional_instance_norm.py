@@ -15,7 +15,6 @@ from normcore.core import (
     Slot,
     chosen_rows,
     standardize,
-    widen,
 )
 
 
@@ -37,12 +36,9 @@ def conditional_instance_norm(
     Shapes: x (n c l), (n c h w), (n c d h w) or (n t c); labels (n), whole numbers; weight and bias (num_classes c).
     Source: Dumoulin, Shlens and Kudlur 2016, arXiv:1610.07629.
     """
-    y, stats = standardize(widen(x), instance, eps)
-    if weight is not None:
-        y = y * chosen_rows("conditional_instance_norm", weight, labels, instance).to(y.dtype)
-    if bias is not None:
-        y = y + chosen_rows("conditional_instance_norm", bias, labels, instance).to(y.dtype)
-    return Normed(y.to(x.dtype), stats)
+    key = "conditional_instance_norm"
+    gain, shift = (None if t is None else chosen_rows(key, t, labels, instance) for t in (weight, bias))
+    return Normed(*standardize(x, instance, eps, gain, shift))
 
 
 METHOD = Method(

@@ -2,9 +2,24 @@
 
 from typing import Annotated
 
+import torch
 from torch import Tensor
 
-from normcore.core import Bound, Epsilon, Identity, Method, Normed, Paper, Range, Region, Slot, standardize, widen
+from normcore.core import (
+    Bound,
+    Epsilon,
+    Identity,
+    Method,
+    Normed,
+    Paper,
+    Range,
+    Region,
+    Slot,
+    beside,
+    cast,
+    standardize,
+    widen,
+)
 
 
 def deep_norm(
@@ -27,9 +42,10 @@ def deep_norm(
     Source: Wang et al. 2022, arXiv:2203.00555.
     """
     wide = widen(x)
-    base = wide.new_zeros(()) if residual is None else residual.to(wide.dtype)
-    y, stats = standardize(wide if residual is None else alpha * base + wide, features, eps, weight, bias)
-    return Normed(y.to(x.dtype), {**stats, "residual": base.detach()})
+    base = wide.new_zeros(()) if residual is None else cast(residual, wide.dtype)
+    whole = wide if residual is None else torch.add(wide, base, alpha=alpha)
+    y, stats = standardize(whole, features, eps, weight, bias)
+    return Normed(cast(y, x.dtype), beside(stats, residual=lambda: base))
 
 
 METHOD = Method(

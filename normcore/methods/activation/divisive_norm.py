@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from torch import Tensor
 
-from normcore.core import Method, Normed, Paper, Range, Window, widen
+from normcore.core import Method, Normed, Paper, Range, Window, cast, widen
 
 LAYOUTS = ("n c l", "n c h w", "n c d h w")
 OVER = {"c": None, "...": "window"}
@@ -32,7 +32,7 @@ def divisive_norm(
     centered, mean = near.center(widen(x))
     var = near.mean(centered.square())
     y = centered * (var + sigma**2).rsqrt()
-    return Normed(y.to(x.dtype), {"window_mean": mean.detach(), "window_var": var.detach()})
+    return Normed(cast(y, x.dtype), {"window_mean": mean.detach(), "window_var": var.detach()})
 
 
 def _pytorch(settings: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from normcore.core import GAIN_AND_BIAS, Method, Normed, Paper, Range, Slot, affine, widen
+from normcore.core import GAIN_AND_BIAS, Method, Normed, Paper, Range, Slot, affine, cast, widen
 
 
 def dynamic_erf(
@@ -29,11 +29,11 @@ def dynamic_erf(
     """
     wide = widen(x)
     steepness, middle = (
-        start if learned is None else learned.to(wide.dtype)
+        start if learned is None else cast(learned, wide.dtype)
         for start, learned in ((init_alpha, alpha), (init_shift, shift))
     )
     y = affine(torch.erf(steepness * wide + middle), layout, weight, bias)
-    return Normed(y.to(x.dtype), {})
+    return Normed(cast(y, x.dtype), {})
 
 
 METHOD = Method(

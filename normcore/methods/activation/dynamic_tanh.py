@@ -5,7 +5,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from normcore.core import GAIN_AND_BIAS, Method, Normed, Paper, Range, Slot, affine, widen
+from normcore.core import GAIN_AND_BIAS, Method, Normed, Paper, Range, Slot, affine, cast, widen
 
 
 def dynamic_tanh(
@@ -27,9 +27,9 @@ def dynamic_tanh(
     Source: Zhu, Chen, He, LeCun and Liu 2025, arXiv:2503.10622.
     """
     wide = widen(x)
-    steepness = init_alpha if alpha is None else alpha.to(wide.dtype)
+    steepness = init_alpha if alpha is None else cast(alpha, wide.dtype)
     y = affine(torch.tanh(steepness * wide), layout, weight, bias)
-    return Normed(y.to(x.dtype), {})
+    return Normed(cast(y, x.dtype), {})
 
 
 METHOD = Method(

@@ -23,6 +23,7 @@ from normcore.core import (
     Slot,
     affine,
     along_channels,
+    cast,
     own_variance,
     remembered_variance,
     widen,
@@ -58,10 +59,10 @@ def evo_norm_b0(
     used, state = remembered_variance(wide, batch, state, training, track_running_stats, momentum)
     (batch_var,) = used.values()
     instance_var = instance.spread(own_variance(wide, instance))
-    slope = 1.0 if v is None else along_channels(v.to(wide.dtype), batch)
+    slope = 1.0 if v is None else along_channels(cast(v, wide.dtype), batch)
     divisor = torch.maximum((batch_var + eps).sqrt(), slope * wide + (instance_var + eps).sqrt())
     stats = {**used, "instance_var": instance_var}
-    y = affine(wide / divisor, batch, weight, bias).to(x.dtype)
+    y = cast(affine(wide / divisor, batch, weight, bias), x.dtype)
     return Normed(y, {name: value.detach() for name, value in stats.items()}, state)
 
 

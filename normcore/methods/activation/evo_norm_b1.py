@@ -21,6 +21,7 @@ from normcore.core import (
     Paper,
     Region,
     affine,
+    cast,
     remembered_variance,
     widen,
 )
@@ -56,7 +57,7 @@ def evo_norm_b1(
     instance_square = instance.spread(instance.mean(wide.square()))
     divisor = torch.maximum((batch_var + eps).sqrt(), (wide + 1) * (instance_square + eps).sqrt())
     stats = {**used, "instance_square": instance_square}
-    y = affine(wide / divisor, batch, weight, bias).to(x.dtype)
+    y = cast(affine(wide / divisor, batch, weight, bias), x.dtype)
     return Normed(y, {name: value.detach() for name, value in stats.items()}, state)
 
 

@@ -15,6 +15,7 @@ from normcore.core import (
     Slot,
     affine,
     along_channels,
+    cast,
     own_variance,
     widen,
 )
@@ -40,9 +41,9 @@ def evo_norm_s0(
     """
     wide = widen(x)
     var = groups.spread(own_variance(wide, groups))
-    swish = wide * torch.sigmoid(wide if v is None else wide * along_channels(v.to(wide.dtype), groups))
-    y = affine(swish * (var + eps).rsqrt(), groups, weight, bias)
-    return Normed(y.to(x.dtype), {"var": var.detach()})
+    swish = wide * torch.sigmoid(wide if v is None else wide * along_channels(cast(v, wide.dtype), groups))
+    y = affine(swish, groups, weight, bias, (var + eps).rsqrt())
+    return Normed(cast(y, x.dtype), {"var": var.detach()})
 
 
 METHOD = Method(

@@ -13,6 +13,7 @@ from normcore.core import (
     Paper,
     Region,
     affine,
+    cast,
     own_variance,
     widen,
 )
@@ -38,8 +39,8 @@ def evo_norm_s1(
     wide = widen(x)
     var = groups.spread(own_variance(wide, groups))
     swish = functional.silu(wide)
-    y = affine(swish * (var + eps).rsqrt(), groups, weight, bias)
-    return Normed(y.to(x.dtype), {"var": var.detach()})
+    y = affine(swish, groups, weight, bias, (var + eps).rsqrt())
+    return Normed(cast(y, x.dtype), {"var": var.detach()})
 
 
 METHOD = Method(

@@ -3,18 +3,7 @@
 from torch import Tensor
 from torch.nn import functional
 
-from normcore.core import (
-    GAIN_AND_BIAS,
-    Bound,
-    Epsilon,
-    Groups,
-    Method,
-    Normed,
-    Paper,
-    Region,
-    affine,
-    widen,
-)
+from normcore.core import GAIN_AND_BIAS, Bound, Epsilon, Groups, Method, Normed, Paper, Region, affine, cast, widen
 
 
 def evo_norm_s2(
@@ -37,8 +26,8 @@ def evo_norm_s2(
     wide = widen(x)
     mean_square = groups.spread(groups.mean(wide.square()))
     swish = functional.silu(wide)
-    y = affine(swish * (mean_square + eps).rsqrt(), groups, weight, bias)
-    return Normed(y.to(x.dtype), {"mean_square": mean_square.detach()})
+    y = affine(swish, groups, weight, bias, (mean_square + eps).rsqrt())
+    return Normed(cast(y, x.dtype), {"mean_square": mean_square.detach()})
 
 
 METHOD = Method(

@@ -19,6 +19,7 @@ from normcore.core import (
     Slot,
     affine,
     along_channels,
+    cast,
     rescale,
     widen,
 )
@@ -46,13 +47,13 @@ def filter_response_norm(
     Source: Singh and Krishnan 2019, arXiv:1911.09737.
     """
     wide = widen(x)
-    threshold = None if tau is None or not tlu else tau.to(wide.dtype)
+    threshold = None if tau is None or not tlu else cast(tau, wide.dtype)
     if threshold is not None:  # max(y, tau) is max(y - tau, 0) + tau, with a cheaper gradient
         bias = -threshold if bias is None else bias - threshold
     if learnable_eps and learned_eps is not None:
         mean_square = channel.spread(channel.mean(wide.square()))
-        added = learned_eps.to(wide.dtype).abs()
-        y = affine(wide * (mean_square + (eps + added)).rsqrt(), channel, weight, bias)
+        added = cast(learned_eps, wide.dtype).abs()
+        y = affine(wide, channel, weight, bias, (mean_square + (eps + added)).rsqrt())
         stats: Mapping[str, Tensor] = {"mean_square": mean_square.detach()}
     else:
         y, stats = rescale(wide, channel, eps, weight, bias)
@@ -61,7 +62,7 @@ def filter_response_norm(
     if threshold is not None:
         threshold = along_channels(threshold, channel)
         y = y + threshold if y.requires_grad else y.add_(threshold)
-    return Normed(y.to(x.dtype), stats)
+    return Normed(cast(y, x.dtype), stats)
 
 
 def _pytorch(settings: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from normcore.core import Method, NormcoreError, Normed, Paper, Slot, widen
+from normcore.core import Method, NormcoreError, Normed, Paper, Slot, cast, widen
 
 
 def fixup(
@@ -18,11 +18,11 @@ def fixup(
     Source: Zhang, Dauphin and Ma 2019, arXiv:1901.09321.
     """
     wide = widen(x)
-    gain = wide.new_ones(()) if weight is None else weight.to(wide.dtype).reshape(())
-    offset = wide.new_zeros(()) if bias is None else bias.to(wide.dtype).reshape(())
-    base = wide.new_zeros(()) if residual is None else residual.to(wide.dtype)
+    gain = wide.new_ones(()) if weight is None else cast(weight, wide.dtype).reshape(())
+    offset = wide.new_zeros(()) if bias is None else cast(bias, wide.dtype).reshape(())
+    base = wide.new_zeros(()) if residual is None else cast(residual, wide.dtype)
     stats = {"residual": base.detach(), "gain": gain.detach(), "bias": offset.detach()}
-    return Normed((base + gain * wide + offset).to(x.dtype), stats)
+    return Normed(cast(base + gain * wide + offset, x.dtype), stats)
 
 
 def fixup_scale(layers: int, branches: int) -> float:

@@ -5,17 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from normcore.core import (
-    EMPTY,
-    GAIN_AND_BIAS,
-    RUNNING,
-    Epsilon,
-    Method,
-    Normed,
-    Paper,
-    along_channels,
-    widen,
-)
+from normcore.core import EMPTY, GAIN_AND_BIAS, RUNNING, Epsilon, Method, Normed, Paper, along_channels, cast, widen
 
 
 def frozen_batch_norm(
@@ -36,11 +26,11 @@ def frozen_batch_norm(
     Source: He, Zhang, Ren and Sun 2015, arXiv:1512.03385, who fixed BatchNorm to fine-tune ResNets for detection.
     """
     wide = widen(x)
-    given = {name: along_channels(value.to(wide.dtype), layout) for name, value in state.items()}
+    given = {name: along_channels(cast(value, wide.dtype), layout) for name, value in state.items()}
     mean, var = given["running_mean"], given["running_var"]
     scale = given["weight"] * (var + eps).rsqrt()
     y = torch.addcmul(given["bias"] - mean * scale, wide, scale)
-    return Normed(y.to(x.dtype), {"running_mean": mean, "running_var": var}, state)
+    return Normed(cast(y, x.dtype), {"running_mean": mean, "running_var": var}, state)
 
 
 METHOD = Method(

@@ -1,6 +1,5 @@
 """Global response normalization: each channel is weighed by its norm against the other channels' norms."""
 
-import torch
 from torch import Tensor
 
 from normcore.core import (
@@ -12,7 +11,9 @@ from normcore.core import (
     Paper,
     Region,
     Slot,
+    affine,
     along_channels,
+    cast,
     root,
     widen,
 )
@@ -41,11 +42,10 @@ def global_response_norm(
     mean_norm = norm.mean(sample.reduced, keepdim=True)
     factor = norm / (mean_norm + eps)
     if weight is not None:
-        factor = factor * along_channels(weight.to(factor.dtype), channel)
+        factor = factor * along_channels(cast(weight, factor.dtype), channel)
     factor = factor + 1 if residual else factor
-    offset = wide.new_zeros(()) if bias is None else along_channels(bias.to(wide.dtype), channel)
-    y = torch.addcmul(offset, wide, factor)
-    return Normed(y.to(x.dtype), {"norm": norm.detach(), "mean_norm": mean_norm.detach()})
+    y = affine(wide, channel, None, bias, factor)
+    return Normed(cast(y, x.dtype), {"norm": norm.detach(), "mean_norm": mean_norm.detach()})
 
 
 METHOD = Method(

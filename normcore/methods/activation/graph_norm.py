@@ -8,15 +8,16 @@ from normcore.core import (
     Bound,
     Epsilon,
     Identity,
+    Later,
     Method,
     Normed,
     Paper,
     Region,
     Slot,
-    affine,
     along_channels,
-    center,
+    cast,
     rescale,
+    subtract_mean,
     widen,
 )
 
@@ -39,14 +40,19 @@ def graph_norm(
     Shapes: x (n c l), (n c h w), (n c d h w) or (n t c); weight, bias and mean_scale (c).
     Source: Cai, Luo, Xu, He, Liu and Wang 2020, arXiv:2009.03294.
     """
-    rest, mean = center(widen(x), channel)
-    mean, share = channel.spread(mean), rest.new_ones(())
+    wide = widen(x)
+    share, left = wide.new_ones(()), None
     if mean_scale is not None:
-        share = along_channels(mean_scale.to(rest.dtype), channel)
-        rest = rest + (1 - share) * mean
-    y, stats = rescale(rest, channel, eps)
-    stats = {"mean": mean.detach(), "share": share.detach(), "rest_square": stats["mean_square"]}
-    return Normed(affine(y, channel, weight, bias).to(x.dtype), stats)
+        share = along_channels(cast(mean_scale, wide.dtype), channel)
+        left = (1 - share) * channel.spread(channel.mean(wide))
+    rest, mean = subtract_mean(wide, channel, left)
+    y, stats = rescale(rest, channel, eps, weight, bias)
+    ways = {
+        "mean": lambda: channel.spread(mean),
+        "share": lambda: share,
+        "rest_square": lambda: stats["mean_square"],
+    }
+    return Normed(cast(y, x.dtype), Later(ways))
 
 
 METHOD = Method(

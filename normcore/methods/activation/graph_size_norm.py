@@ -1,11 +1,9 @@
 """Graph size normalization: the features of a node are divided by the root of how many nodes its graph has."""
 
-import math
-
 import torch
 from torch import Tensor
 
-from normcore.core import LETTERS, Method, Normed, Paper, Slot, widen
+from normcore.core import LETTERS, Method, Normed, Paper, Slot, cast, widen
 
 
 def graph_size_norm(x: Tensor, *, mask: Tensor | None = None, layout: str) -> Normed:
@@ -20,12 +18,11 @@ def graph_size_norm(x: Tensor, *, mask: Tensor | None = None, layout: str) -> No
     """
     wide = widen(x)
     if mask is None:
-        sizes = dict(zip(LETTERS[layout], x.shape, strict=True))
-        nodes = wide.new_full((), math.prod(size for letter, size in sizes.items() if letter not in "nc"))
+        nodes = wide.new_full((), x.numel() // (x.shape[0] * x.shape[LETTERS[layout].index("c")]))
     else:
-        counted = mask.to(wide.dtype).flatten(1).sum(1) if mask.ndim > 1 else mask.to(wide.dtype)
+        counted = cast(mask, wide.dtype).reshape(len(mask), -1).sum(1)
         nodes = counted.clamp_min(1).reshape(-1, *(1,) * (x.ndim - 1))
-    return Normed((wide * torch.rsqrt(nodes)).to(x.dtype), {"nodes": nodes})
+    return Normed(cast(wide * nodes.rsqrt(), x.dtype), {"nodes": nodes})
 
 
 METHOD = Method(

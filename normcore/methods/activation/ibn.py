@@ -23,6 +23,7 @@ from normcore.core import (
     Range,
     affine,
     apply_running,
+    cast,
     standardize,
     track,
     widen,
@@ -73,7 +74,7 @@ def ibn(
         pieces.append((y, mean.expand(shape), var.expand(shape)))
     y, mean, var = (torch.cat(both, instance.axis) for both in zip(*pieces, strict=True))
     y = affine(y, instance.whole, weight, bias)
-    return Normed(y.to(x.dtype), {"channel_mean": mean, "channel_var": var}, state)
+    return Normed(cast(y, x.dtype), {"channel_mean": mean, "channel_var": var}, state)
 
 
 METHOD = Method(

@@ -24,7 +24,8 @@ from normcore.core import (
     affine,
     along_channels,
     average,
-    center,
+    cast,
+    subtract_mean,
     widen,
 )
 
@@ -55,17 +56,18 @@ def l1_batch_norm(
     """
     wide = widen(x)
     if track_running_stats and not training:
-        used = {k: along_channels(state[k].to(wide.dtype), batch) for k in ("running_mean", "running_deviation")}
+        used = {k: along_channels(cast(state[k], wide.dtype), batch) for k in ("running_mean", "running_deviation")}
         centered, deviation = wide - used["running_mean"], used["running_deviation"]
     else:
-        centered, mean = center(wide, batch)
+        centered, mean = subtract_mean(wide, batch)
         by_channel = batch.mean(centered.abs())
         deviation = batch.spread(by_channel)
-        used = {"mean": batch.spread(mean).detach(), "mean_deviation": deviation.detach()}
+        used = {"mean": batch.spread(mean), "mean_deviation": deviation.detach()}
         if track_running_stats:
             state = average(state, {"running_mean": mean, "running_deviation": by_channel}, momentum)
-    y = affine(centered / ((FACTOR if scale else 1.0) * deviation + eps), batch, weight, bias)
-    return Normed(y.to(x.dtype), used, state)
+    factor = ((FACTOR if scale else 1.0) * deviation + eps).reciprocal()
+    y = affine(centered, batch, weight, bias, factor)
+    return Normed(cast(y, x.dtype), used, state)
 
 
 def _pytorch(settings: Mapping[str, Any]) -> str:

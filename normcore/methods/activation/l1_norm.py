@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from normcore.core import Bound, Epsilon, Method, Normed, Paper, Region, widen
+from normcore.core import Bound, Epsilon, Method, Normed, Paper, Region, cast, widen
 
 
 def l1_norm(x: Tensor, channels: Bound, *, eps: Epsilon = 1e-12) -> Normed:
@@ -16,7 +16,7 @@ def l1_norm(x: Tensor, channels: Bound, *, eps: Epsilon = 1e-12) -> Normed:
     """
     wide = widen(x)
     norm = channels.spread(channels.mean(wide.abs()) * channels.size)
-    return Normed((wide / norm.clamp_min(eps)).to(x.dtype), {"absolute_norm": norm.detach()})
+    return Normed(cast(wide / norm.clamp_min(eps), x.dtype), {"absolute_norm": norm.detach()})
 
 
 METHOD = Method(

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from normcore.core import Bound, Epsilon, Method, Normed, OneOf, Paper, Region, euclidean_norm, root, widen
+from normcore.core import Bound, Epsilon, Method, Normed, OneOf, Paper, Region, normalize
 
 GUARDS = {
     "maximum": (r"\max(<norm>, <eps>)", "norm.clamp_min({eps})"),
@@ -30,13 +30,7 @@ def l2_norm(
     Shapes: x (n c ...) or (n t c).
     Source: Liu, Rabinovich and Berg 2015 (ParseNet), arXiv:1506.04579.
     """
-    wide = widen(x)
-    norm = euclidean_norm(wide, channels)
-    if eps_place == "maximum":
-        length = norm.clamp_min(eps)
-    else:
-        length = norm + eps if eps_place == "outside" else root(norm.square() + eps)
-    return Normed((wide / length).to(x.dtype), {"norm": norm.detach()})
+    return Normed(*normalize(x, channels, eps, eps_place=eps_place))
 
 
 METHOD = Method(

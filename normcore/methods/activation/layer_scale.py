@@ -2,10 +2,9 @@
 
 from typing import Annotated
 
-import torch
 from torch import Tensor
 
-from normcore.core import LETTERS, Later, Method, Normed, Paper, Range, Slot, cast, widen
+from normcore.core import LETTERS, Later, Method, Normed, Paper, Range, Slot, cast, multiply_add, widen
 
 
 def layer_scale(
@@ -31,7 +30,7 @@ def layer_scale(
         after = len(LETTERS[layout]) - LETTERS[layout].index("c") - 1
         gain = cast(weight, wide.dtype).reshape(-1, *(1,) * after)
     base = None if residual is None else cast(residual, wide.dtype)
-    y = wide * gain if base is None else torch.addcmul(base, gain, wide)
+    y = wide * gain if base is None else multiply_add(wide, gain, base)
     ways = {"residual": lambda: wide.new_zeros(()) if base is None else base, "gain": lambda: gain}
     return Normed(cast(y, x.dtype), Later(ways))
 

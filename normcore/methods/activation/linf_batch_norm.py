@@ -25,7 +25,8 @@ from normcore.core import (
     affine,
     along_channels,
     average,
-    center,
+    cast,
+    subtract_mean,
     widen,
 )
 
@@ -56,18 +57,18 @@ def linf_batch_norm(
     wide = widen(x)
     if track_running_stats and not training:
         known = ("running_mean", "running_deviation")
-        used = {name: along_channels(state[name].to(wide.dtype), batch) for name in known}
+        used = {name: along_channels(cast(state[name], wide.dtype), batch) for name in known}
         centered, deviation = wide - used["running_mean"], used["running_deviation"]
     else:
-        centered, mean = center(wide, batch)
+        centered, mean = subtract_mean(wide, batch)
         last = tuple(range(-len(batch.reduced), 0))
         distances = batch.split(centered.abs()).movedim(batch.reduced, last).flatten(last[0])
         by_channel = _factor(batch.size) * distances.topk(min(k, batch.size)).values.mean(-1)
         deviation = batch.spread(by_channel)
-        used = {"mean": batch.spread(mean).detach(), "top_deviation": deviation.detach()}
+        used = {"mean": batch.spread(mean), "top_deviation": deviation.detach()}
         if track_running_stats:
             state = average(state, {"running_mean": mean, "running_deviation": by_channel}, momentum)
-    return Normed(affine(centered / (deviation + eps), batch, weight, bias).to(x.dtype), used, state)
+    return Normed(cast(affine(centered, batch, weight, bias, (deviation + eps).reciprocal()), x.dtype), used, state)
 
 
 def _factor(size: int) -> float:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from torch import Tensor, tensor
 
-from normcore.core import GAIN_AND_BIAS, Divides, Epsilon, Method, Normed, Paper, Range, Window, affine, widen
+from normcore.core import GAIN_AND_BIAS, Divides, Epsilon, Method, Normed, Paper, Range, Window, affine, cast, widen
 
 
 def local_context_norm(
@@ -39,8 +39,8 @@ def local_context_norm(
         starts = tensor([near.span(axis, i)[0] for i in places], device=x.device)
         mean, var = (statistic.index_select(axis, starts) for statistic in (lines.mean(-1), var))
     mean, var = (statistic.repeat_interleave(channels_per_group, 1) for statistic in (mean, var))
-    y = affine((moved - mean) * (var + eps).rsqrt(), near.axes, weight, bias)
-    return Normed(y.to(x.dtype), {"window_mean": (mean + origin).detach(), "window_var": var.detach()})
+    y = affine(moved - mean, near.axes, weight, bias, (var + eps).rsqrt())
+    return Normed(cast(y, x.dtype), {"window_mean": (mean + origin).detach(), "window_var": var.detach()})
 
 
 METHOD = Method(

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from normcore.core import Bound, Method, Normed, Paper, Range, Region, Window, root, widen
+from normcore.core import Bound, Method, Normed, Paper, Range, Region, Window, cast, root, widen
 
 LAYOUTS = ("n c l", "n c h w", "n c d h w")
 OVER = {"c": None, "...": "window"}
@@ -37,7 +37,7 @@ def local_contrast_norm(
     usual = sample.spread(sample.mean(deviation.expand(x.shape)))
     y = centered / torch.maximum(deviation, usual).clamp_min(floor)
     stats = {"window_mean": mean, "window_deviation": deviation, "sample_deviation": usual}
-    return Normed(y.to(x.dtype), {name: statistic.detach() for name, statistic in stats.items()})
+    return Normed(cast(y, x.dtype), {name: statistic.detach() for name, statistic in stats.items()})
 
 
 def _pytorch(settings: Mapping[str, Any]) -> str:

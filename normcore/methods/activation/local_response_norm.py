@@ -4,7 +4,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from normcore.core import Method, Normed, Paper, Range, Window, widen
+from normcore.core import Method, Normed, Paper, Range, Window, cast, widen
 
 
 def local_response_norm(
@@ -31,7 +31,7 @@ def local_response_norm(
     window = wide.new_full((x.shape[1], x.shape[1]), 1 / size).tril(ahead).triu(-back)
     mean_square = (window @ wide.square().reshape(*x.shape[:2], -1)).reshape(x.shape)
     y = wide * (k + alpha * mean_square).pow(-beta)
-    return Normed(y.to(x.dtype), {"window_mean_square": mean_square.detach()})
+    return Normed(cast(y, x.dtype), {"window_mean_square": mean_square.detach()})
 
 
 METHOD = Method(

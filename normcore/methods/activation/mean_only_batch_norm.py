@@ -18,7 +18,8 @@ from normcore.core import (
     affine,
     along_channels,
     average,
-    center,
+    cast,
+    subtract_mean,
     widen,
 )
 
@@ -42,13 +43,12 @@ def mean_only_batch_norm(
     """
     wide = widen(x)
     if track_running_stats and not training:
-        mean = along_channels(state["running_mean"].to(wide.dtype), batch)
-        return Normed(affine(wide - mean, batch, None, bias).to(x.dtype), {"running_mean": mean}, state)
-    centered, by_channel = center(wide, batch)
+        mean = along_channels(cast(state["running_mean"], wide.dtype), batch)
+        return Normed(cast(affine(wide - mean, batch, None, bias), x.dtype), {"running_mean": mean}, state)
+    y, mean = subtract_mean(wide, batch, bias)
     if track_running_stats:
-        state = average(state, {"running_mean": by_channel}, momentum)
-    y = affine(centered, batch, None, bias)
-    return Normed(y.to(x.dtype), {"mean": batch.spread(by_channel).detach()}, state)
+        state = average(state, {"running_mean": mean}, momentum)
+    return Normed(cast(y, x.dtype), {"mean": batch.spread(mean)}, state)
 
 
 def _pytorch(settings: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from normcore.core import WITH_POSITIONS, Bound, Method, Normed, Paper, Region, center, widen
+from normcore.core import WITH_POSITIONS, Bound, Method, Normed, Paper, Region, cast, subtract_mean, widen
 
 
 def mean_subtraction_norm(x: Tensor, channel: Bound) -> Normed:
@@ -13,8 +13,8 @@ def mean_subtraction_norm(x: Tensor, channel: Bound) -> Normed:
     Shapes: x (n c l), (n c h w), (n c d h w) or (n t c).
     Source: Yang, Wang, Yao, Liu and Abdelzaher 2020, arXiv:2003.13663.
     """
-    centered, mean = center(widen(x), channel)
-    return Normed(centered.to(x.dtype), {"mean": channel.spread(mean).detach()})
+    y, mean = subtract_mean(widen(x), channel)
+    return Normed(cast(y, x.dtype), {"mean": channel.spread(mean)})
 
 
 METHOD = Method(

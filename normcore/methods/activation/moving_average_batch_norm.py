@@ -23,6 +23,7 @@ from normcore.core import (
     Region,
     affine,
     along_channels,
+    cast,
     center,
     variance,
     widen,
@@ -51,10 +52,10 @@ def moving_average_batch_norm(
     Source: ``equinox.nn.BatchNorm(mode="ema")``; the idea is that of Yan et al. 2020, arXiv:2001.06838.
     """
     wide = widen(x)
-    mean, var = (along_channels(state[name].to(wide.dtype), batch) for name in ("running_mean", "running_var"))
+    mean, var = (along_channels(cast(state[name], wide.dtype), batch) for name in ("running_mean", "running_var"))
     if training:
         seen = state["num_batches_tracked"] + 1
-        share = seen.to(wide.dtype).reciprocal()
+        share = cast(seen, wide.dtype).reciprocal()
         if momentum is not None:
             share = torch.where(seen == 1, share, momentum)
         centered, new_mean = center(wide, batch)
@@ -63,8 +64,8 @@ def moving_average_batch_norm(
         moved = {"running_mean": mean, "running_var": var}
         state = {name: batch.gather(new).detach().to(state[name].dtype) for name, new in moved.items()}
         state["num_batches_tracked"] = seen
-    y = affine((wide - mean) * (var + eps).rsqrt(), batch, weight, bias)
-    return Normed(y.to(x.dtype), {"average_mean": mean.detach(), "average_var": var.detach()}, state)
+    y = affine(wide - mean, batch, weight, bias, (var + eps).rsqrt())
+    return Normed(cast(y, x.dtype), {"average_mean": mean.detach(), "average_var": var.detach()}, state)
 
 
 def _pytorch(settings: Mapping[str, Any]) -> str:

@@ -12,15 +12,11 @@ from normcore.core import (
     Region,
     Slot,
     along_channels,
-    euclidean_norm,
+    beside,
+    cast,
+    normalize,
     widen,
 )
-
-
-def _unit(x: Tensor, channels: Bound, eps: float) -> tuple[Tensor, Tensor]:
-    """Vectors of length 1, and the lengths that they had."""
-    norm = euclidean_norm(x, channels)
-    return x / norm.clamp_min(eps), norm
 
 
 def ngpt_residual(
@@ -43,13 +39,12 @@ def ngpt_residual(
     Source: Loshchilov, Hsieh, Sun and Ginsburg 2024 (nGPT), arXiv:2410.01131.
     """
     wide = widen(x)
-    direction, norm = _unit(wide, channels, eps)
-    base = wide.new_zeros(()) if residual is None else residual.to(wide.dtype)
-    gain = wide.new_ones(()) if weight is None else along_channels(weight.to(wide.dtype), channels)
-    moved = base + gain * (direction - base)
-    y, moved_norm = _unit(moved, channels, eps)
-    stats = {"norm": norm, "residual": base, "gain": gain, "moved_norm": moved_norm}
-    return Normed(y.to(x.dtype), {name: value.detach() for name, value in stats.items()})
+    direction, stats = normalize(wide, channels, eps, eps_place="maximum")
+    base = wide.new_zeros(()) if residual is None else cast(residual, wide.dtype)
+    gain = wide.new_ones(()) if weight is None else along_channels(cast(weight, wide.dtype), channels)
+    y, moved = normalize(base + gain * (direction - base), channels, eps, eps_place="maximum")
+    ways = {"residual": lambda: base, "gain": lambda: gain, "moved_norm": lambda: moved["norm"]}
+    return Normed(cast(y, x.dtype), beside(stats, **ways))
 
 
 METHOD = Method(

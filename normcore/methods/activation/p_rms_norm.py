@@ -15,6 +15,7 @@ from normcore.core import (
     Part,
     Range,
     affine,
+    cast,
     root,
     widen,
 )
@@ -40,8 +41,8 @@ def p_rms_norm(
     wide = widen(x)
     mean_square = first.inner.spread(first.inner.mean(first.take(wide).square()))
     scale = (mean_square + eps).rsqrt() if eps_place == "inside" else (root(mean_square) + eps).reciprocal()
-    y = affine(wide * scale, first.whole, weight, None)
-    return Normed(y.to(x.dtype), {"part_mean_square": mean_square.detach()})
+    y = affine(wide, first.whole, weight, None, scale)
+    return Normed(cast(y, x.dtype), {"part_mean_square": mean_square.detach()})
 
 
 METHOD = Method(

@@ -1,10 +1,25 @@
 """Pair normalization: the mean squared distance between the nodes of a graph stays the same in every layer."""
 
+import math
 from typing import Annotated
 
 from torch import Tensor
 
-from normcore.core import WITH_POSITIONS, Bound, Epsilon, Method, Normed, Paper, Range, Region, center, widen
+from normcore.core import (
+    WITH_POSITIONS,
+    Bound,
+    Epsilon,
+    Later,
+    Method,
+    Normed,
+    Paper,
+    Range,
+    Region,
+    cast,
+    rescale,
+    subtract_mean,
+    widen,
+)
 
 
 def pair_norm(
@@ -23,11 +38,11 @@ def pair_norm(
     Shapes: x (n c l), (n c h w), (n c d h w) or (n t c).
     Source: Zhao and Akoglu 2019, arXiv:1909.12223; ε and its place as in PyTorch Geometric.
     """
-    centered, mean = center(widen(x), channel)
-    channels = graph.size // channel.size
-    square = graph.spread(graph.mean(centered.square())) * channels
-    y = scale * centered * (square + eps).rsqrt()
-    return Normed(y.to(x.dtype), {"mean": channel.spread(mean).detach(), "mean_square_length": square.detach()})
+    centered, mean = subtract_mean(widen(x), channel)
+    channels = graph.size // channel.size  # a squared length has so many squares
+    y, stats = rescale(centered, graph, eps / channels, centered.new_full((), scale / math.sqrt(channels)))
+    ways = {"mean": lambda: channel.spread(mean), "mean_square_length": lambda: channels * stats["mean_square"]}
+    return Normed(cast(y, x.dtype), Later(ways))
 
 
 METHOD = Method(

@@ -19,7 +19,7 @@ from normcore.core import (
     Range,
     Region,
     Slot,
-    euclidean_norm,
+    normalize,
     rescale,
     standardize,
     widen,
@@ -54,15 +54,12 @@ def qk_norm(
     Shapes: x (n t c), the queries or the keys of all heads side by side; weight (c/heads).
     Source: Henry, Dachapally, Pawar and Chen 2020, arXiv:2010.04245.
     """
-    wide = widen(x)
-    if kind != "l2":
-        y, stats = (standardize if kind == "layer" else rescale)(wide, head, eps)
-    else:
-        norm = euclidean_norm(wide, head)
-        y, stats = wide / norm.clamp_min(eps), {"norm": norm.detach()}
-    if weight is not None:
-        y = y * weight.to(y.dtype).repeat(heads)
-    return Normed((scale * y).to(x.dtype), stats)
+    gain = None if weight is None else weight.repeat(heads)
+    if scale != 1:
+        gain = widen(x).new_full((), scale) if gain is None else scale * gain
+    if kind == "l2":
+        return Normed(*normalize(x, head, eps, gain, "maximum"))
+    return Normed(*(standardize if kind == "layer" else rescale)(x, head, eps, gain))
 
 
 METHOD = Method(

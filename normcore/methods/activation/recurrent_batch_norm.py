@@ -22,6 +22,7 @@ from normcore.core import (
     Slot,
     affine,
     average,
+    cast,
     standardize,
     widen,
 )
@@ -54,9 +55,9 @@ def recurrent_batch_norm(
         last = torch.where(seen > 0, seen, max_length) - 1
         at = torch.minimum(torch.arange(x.shape[1], device=x.device), last)
         wide = widen(x)
-        mean, var = (state[name].to(wide.dtype)[None, at] for name in ("running_mean", "running_var"))
-        y = affine((wide - mean) * (var + eps).rsqrt(), batch, weight, bias)
-        return Normed(y.to(x.dtype), {"running_mean": mean, "running_var": var}, state)
+        mean, var = (cast(state[name], wide.dtype)[None, at] for name in ("running_mean", "running_var"))
+        y = affine(wide - mean, batch, weight, bias, (var + eps).rsqrt())
+        return Normed(cast(y, x.dtype), {"running_mean": mean, "running_var": var}, state)
     y, stats = standardize(x, batch, eps, weight, bias)
     if not track_running_stats:
         return Normed(y, stats, state)

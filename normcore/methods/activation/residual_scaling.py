@@ -4,7 +4,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from normcore.core import Method, Normed, Paper, Range, Slot, widen
+from normcore.core import Method, Normed, Paper, Range, Slot, cast, widen
 
 
 def residual_scaling(
@@ -20,8 +20,8 @@ def residual_scaling(
     arXiv:2101.08692.
     """
     wide = widen(x)
-    base = wide.new_zeros(()) if residual is None else residual.to(wide.dtype)
-    return Normed((base + alpha * wide).to(x.dtype), {"residual": base.detach()})
+    base = wide.new_zeros(()) if residual is None else cast(residual, wide.dtype)
+    return Normed(cast(base + alpha * wide, x.dtype), {"residual": base.detach()})
 
 
 METHOD = Method(

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from normcore.core import Method, Normed, Paper, Slot, widen
+from normcore.core import Method, Normed, Paper, Slot, cast, widen
 
 
 def rezero(x: Tensor, *, weight: Tensor | None = None, residual: Tensor | None = None) -> Normed:
@@ -15,9 +15,9 @@ def rezero(x: Tensor, *, weight: Tensor | None = None, residual: Tensor | None =
     Source: Bachlechner et al. 2020, arXiv:2003.04887.
     """
     wide = widen(x)
-    gain = wide.new_ones(()) if weight is None else weight.to(wide.dtype).reshape(())
-    base = wide.new_zeros(()) if residual is None else residual.to(wide.dtype)
-    return Normed((base + gain * wide).to(x.dtype), {"residual": base.detach(), "gain": gain.detach()})
+    gain = wide.new_ones(()) if weight is None else cast(weight, wide.dtype).reshape(())
+    base = wide.new_zeros(()) if residual is None else cast(residual, wide.dtype)
+    return Normed(cast(base + gain * wide, x.dtype), {"residual": base.detach(), "gain": gain.detach()})
 
 
 METHOD = Method(

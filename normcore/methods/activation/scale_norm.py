@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from normcore.core import Bound, Epsilon, Identity, Method, Normed, Paper, Region, Slot, euclidean_norm, widen
+from normcore.core import Bound, Epsilon, Identity, Method, Normed, Paper, Region, Slot, normalize
 
 
 def scale_norm(x: Tensor, channels: Bound, *, weight: Tensor | None = None, eps: Epsilon = 1e-5) -> Normed:
@@ -14,11 +14,7 @@ def scale_norm(x: Tensor, channels: Bound, *, weight: Tensor | None = None, eps:
     Shapes: x (n c) or (n t c); weight ().
     Source: Nguyen and Salazar 2019, arXiv:1910.05895.
     """
-    wide = widen(x)
-    norm = euclidean_norm(wide, channels)
-    y = wide / norm.clamp_min(eps)
-    y = y if weight is None else y * weight.to(y.dtype)
-    return Normed(y.to(x.dtype), {"norm": norm.detach()})
+    return Normed(*normalize(x, channels, eps, weight, "maximum"))
 
 
 METHOD = Method(

@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn import functional
 
-from normcore.core import Method, Normed, Paper, widen
+from normcore.core import Method, Normed, Paper, cast, widen
 
 
 def selu(x: Tensor) -> Normed:
@@ -16,7 +16,7 @@ def selu(x: Tensor) -> Normed:
     Shapes: x (n c ...) or (n t c).
     Source: Klambauer, Unterthiner, Mayr and Hochreiter 2017, arXiv:1706.02515.
     """
-    return Normed(functional.selu(widen(x)).to(x.dtype), {})
+    return Normed(cast(functional.selu(widen(x)), x.dtype), {})
 
 
 METHOD = Method(

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from normcore.core import GAIN, Bound, Epsilon, Method, Normed, Paper, Region, affine, own_variance, widen
+from normcore.core import GAIN, Bound, Epsilon, Method, Normed, Paper, Region, affine, cast, own_variance, widen
 
 
 def simple_norm_2d(x: Tensor, position: Bound, *, weight: Tensor | None = None, eps: Epsilon = 1e-6) -> Normed:
@@ -16,8 +16,8 @@ def simple_norm_2d(x: Tensor, position: Bound, *, weight: Tensor | None = None, 
     """
     wide = widen(x)
     var = position.spread(own_variance(wide, position, unbiased=True))
-    y = affine(wide * (var + eps).rsqrt(), position, weight, None)
-    return Normed(y.to(x.dtype), {"var_unbiased": var.detach()})
+    y = affine(wide, position, weight, None, (var + eps).rsqrt())
+    return Normed(cast(y, x.dtype), {"var_unbiased": var.detach()})
 
 
 METHOD = Method(

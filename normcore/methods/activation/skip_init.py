@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from normcore.core import Identity, Method, Normed, Paper, Slot, widen
+from normcore.core import Identity, Method, Normed, Paper, Slot, cast, widen
 
 
 def skip_init(x: Tensor, *, weight: Tensor | None = None, residual: Tensor | None = None) -> Normed:
@@ -16,9 +16,9 @@ def skip_init(x: Tensor, *, weight: Tensor | None = None, residual: Tensor | Non
     Source: De and Smith 2020, arXiv:2002.10444.
     """
     wide = widen(x)
-    gain = wide.new_ones(()) if weight is None else weight.to(wide.dtype)
-    base = wide.new_zeros(()) if residual is None else residual.to(wide.dtype)
-    return Normed((base + gain * wide).to(x.dtype), {"residual": base.detach(), "gain": gain.detach()})
+    gain = wide.new_ones(()) if weight is None else cast(weight, wide.dtype)
+    base = wide.new_zeros(()) if residual is None else cast(residual, wide.dtype)
+    return Normed(cast(base + gain * wide, x.dtype), {"residual": base.detach(), "gain": gain.detach()})
 
 
 METHOD = Method(

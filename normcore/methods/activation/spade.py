@@ -23,6 +23,9 @@ from normcore.core import (
     Region,
     Slot,
     apply_running,
+    beside,
+    cast,
+    multiply_add,
     standardize,
     track,
     widen,
@@ -56,9 +59,10 @@ def spade(
     else:
         y, stats = standardize(widen(x), region, eps)
         state = track(state, region, stats, momentum) if tracks else state
-    gain, bias = (y.new_zeros(()) if given is None else given.to(y.dtype) for given in (gamma, beta))
-    stats = {**stats, "gamma": gain.detach(), "beta": bias.detach()}
-    return Normed((y * (1 + gain) + bias).to(x.dtype), stats, state)
+    gain, bias = (y.new_zeros(()) if given is None else cast(given, y.dtype) for given in (gamma, beta))
+    if gamma is not None or beta is not None:
+        y = multiply_add(y, 1 + gain, bias)
+    return Normed(cast(y, x.dtype), beside(stats, gamma=lambda: gain, beta=lambda: bias), state)
 
 
 METHOD = Method(

@@ -23,6 +23,7 @@ from normcore.core import (
     Region,
     affine,
     apply_running,
+    cast,
     center,
     standardize,
     track,
@@ -64,12 +65,12 @@ def sync_batch_norm(
     mean = _Total.apply(local * size) / count
     apart = local - mean
     var = _Total.apply((variance(centered, batch) + apart.square()) * size) / count
-    y = affine((centered + batch.spread(apart)) * batch.spread((var + eps).rsqrt()), batch, weight, bias)
+    y = affine(centered + batch.spread(apart), batch, weight, bias, batch.spread((var + eps).rsqrt()))
     stats = {"mean": batch.spread(mean).detach(), "var": batch.spread(var).detach()}
     if track_running_stats:
         unbiased = stats["var"] * (count / (count - 1).clamp_min(1))
         state = track(state, batch, {"mean": stats["mean"], "var_unbiased": unbiased}, momentum)
-    return Normed(y.to(x.dtype), stats, state)
+    return Normed(cast(y, x.dtype), stats, state)
 
 
 class _Total(torch.autograd.Function):

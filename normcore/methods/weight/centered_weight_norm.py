@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from normcore.core import Bound, Method, Normed, Paper, Region, Slot, center, euclidean_norm, widen
+from normcore.core import Bound, Later, Method, Normed, Paper, Region, Slot, normalize, widen
 
 
 def _ones(weight: Tensor, unit: Bound) -> Tensor:
@@ -19,10 +19,8 @@ def centered_weight_norm(weight: Tensor, unit: Bound, *, gain: Tensor | None = N
     Shapes: weight (o i ...); gain (o 1 ...).
     Source: Huang, Liu, Liu, Lang and Tao 2017, ICCV.
     """
-    centered, mean = center(widen(weight), unit)
-    norm = euclidean_norm(centered, unit)
-    y = centered / norm if gain is None else centered * (gain.to(centered.dtype) / norm)
-    return Normed(y.to(weight.dtype), {"mean": unit.spread(mean).detach(), "centered_norm": norm.detach()})
+    y, stats = normalize(weight, unit, 0.0, gain, centered=True)
+    return Normed(y, Later({"mean": lambda: stats["mean"], "centered_norm": lambda: stats["norm"]}))
 
 
 METHOD = Method(

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from normcore.core import Bound, Epsilon, Identity, Method, Normed, Paper, Range, Region, euclidean_norm, widen
+from normcore.core import Bound, Epsilon, Identity, Method, Normed, Paper, Range, Region, normalize, widen
 
 
 def cosine_norm(
@@ -23,9 +23,7 @@ def cosine_norm(
     Shapes: weight (o i ...).
     Source: Luo, Zhan, Wang and Yang 2017, arXiv:1702.05870.
     """
-    wide = widen(weight)
-    norm = euclidean_norm(wide, unit)
-    return Normed((scale * wide / (norm + eps)).to(weight.dtype), {"norm": norm.detach()})
+    return Normed(*normalize(weight, unit, eps, widen(weight).new_full((), scale)))
 
 
 METHOD = Method(

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from normcore.core import Bound, Epsilon, Method, Normed, Paper, Range, Region, euclidean_norm, widen
+from normcore.core import Bound, Epsilon, Method, Normed, Paper, Range, Region, cast, euclidean_norm, widen
 
 
 def max_norm_constraint(
@@ -27,7 +27,7 @@ def max_norm_constraint(
     wide = widen(weight)
     norm = euclidean_norm(wide, unit)
     y = wide * (norm.clamp(max=max_norm) / (norm + eps))
-    return Normed(y.to(weight.dtype), {"norm": norm.detach()})
+    return Normed(cast(y, weight.dtype), {"norm": norm.detach()})
 
 
 METHOD = Method(

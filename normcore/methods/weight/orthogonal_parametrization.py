@@ -9,7 +9,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from normcore.core import EMPTY, Bound, Method, Normed, OneOf, Paper, Region, Slot, widen
+from normcore.core import EMPTY, Bound, Method, Normed, OneOf, Paper, Region, Slot, cast, widen
 
 
 def _tall(weight: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ def orthogonal_parametrization(
     Source: Lezcano-Casado and Martínez-Rubio 2019, arXiv:1901.08428; the base, and that it may be any, from
     Lezcano-Casado 2019, arXiv:1909.09501.
     """
-    w, base = _tall(widen(weight)), _tall(state["base"].to(widen(weight).dtype))
+    w, base = _tall(widen(weight)), _tall(cast(state["base"], widen(weight).dtype))
     if kind == "householder":
         moved = -base
         for vector in (w + base).unbind(1)[::-1]:
@@ -57,7 +57,7 @@ def orthogonal_parametrization(
             torch.matrix_exp(skew) @ base if exponential else torch.linalg.solve(eye - skew / 2, base + skew @ base / 2)
         )
     y = (moved if len(weight) == len(w) else moved.mT).reshape(weight.shape)
-    return Normed(y.to(weight.dtype), {f"{kind}_map": y.detach()}, state)
+    return Normed(cast(y, weight.dtype), {f"{kind}_map": y.detach()}, state)
 
 
 PYTORCH = {

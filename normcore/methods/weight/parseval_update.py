@@ -4,7 +4,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from normcore.core import Bound, Method, Normed, Paper, Range, Region, widen
+from normcore.core import Bound, Method, Normed, Paper, Range, Region, cast, widen
 
 
 def parseval_update(
@@ -26,7 +26,7 @@ def parseval_update(
     matrix = wide.flatten(1)
     product = (matrix @ (matrix.mT @ matrix)).reshape(weight.shape)
     y = (1 + beta) * wide - beta * product
-    return Normed(y.to(weight.dtype), {"gram_product": product.detach()})
+    return Normed(cast(y, weight.dtype), {"gram_product": product.detach()})
 
 
 METHOD = Method(

@@ -3,6 +3,7 @@
 Longer than most: three places where ε stands, each with its formula and its PyTorch code.
 """
 
+import math
 from typing import Annotated
 
 import torch
@@ -12,6 +13,7 @@ from normcore.core import (
     Bound,
     Epsilon,
     Identity,
+    Later,
     Method,
     Normed,
     OneOf,
@@ -19,9 +21,7 @@ from normcore.core import (
     Range,
     Region,
     Slot,
-    center,
-    root,
-    variance,
+    normalize,
     widen,
 )
 
@@ -50,17 +50,20 @@ def scaled_weight_standardization(
     Shapes: weight (o i ...); gain (o 1 ...).
     Source: Brock, De and Smith 2021, arXiv:2101.08692.
     """
-    centered, mean = center(widen(weight), unit)
-    var = unit.spread(variance(centered, unit, unbiased))
-    if eps_place == "variance":
-        length = unit.size**0.5 * root(var + eps)
-    else:
-        length = root(unit.size * var + eps if eps_place == "inside" else (unit.size * var).clamp_min(eps))
-    y = gamma * centered / length
-    y = y if gain is None else y * gain.to(y.dtype)
-    stats = {"mean": unit.spread(mean), "var_unbiased" if unbiased else "var": var}
-    stats["fan_in"] = torch.full_like(var, unit.size)
-    return Normed(y.to(weight.dtype), {name: value.detach() for name, value in stats.items()})
+    total = unit.size - 1 or 1 if unbiased else unit.size
+    share = total / unit.size  # N * var is norm² / share, so that share comes to the gain and to ε
+    added = share * (unit.size * eps if eps_place == "variance" else eps)
+    gains = widen(weight).new_full((), gamma * math.sqrt(share)) if gain is None else gamma * math.sqrt(share) * gain
+    floor = eps_place == "floor"
+    y, stats = normalize(
+        weight, unit, math.sqrt(added) if floor else added, gains, "maximum" if floor else "inside", centered=True
+    )
+    ways = {
+        "mean": lambda: stats["mean"],
+        "var_unbiased" if unbiased else "var": lambda: stats["norm"].square() / total,
+        "fan_in": lambda: torch.full_like(stats["norm"], unit.size),
+    }
+    return Normed(y, Later(ways))
 
 
 LENGTHS = {

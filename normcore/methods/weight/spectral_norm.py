@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from normcore.core import EMPTY, Bound, Epsilon, Method, Normed, Paper, Range, Region, Slot, widen
+from normcore.core import EMPTY, Bound, Epsilon, Method, Normed, Paper, Range, Region, Slot, cast, widen
 
 
 def _step(matrix: Tensor, v: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -19,7 +19,7 @@ def _step(matrix: Tensor, v: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 def _start(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Singular vectors after the first 15 iterations, shaped (o 1 ...) and (1 i ...)."""
     matrix = widen(weight).flatten(1)
-    v = normalize(torch.arange(1, matrix.shape[1] + 1, device=matrix.device).to(matrix.dtype).cos(), dim=0)
+    v = normalize(cast(torch.arange(1, matrix.shape[1] + 1, device=matrix.device), matrix.dtype).cos(), dim=0)
     for _ in range(15):
         u, v = _step(matrix, v, 1e-12)
     return u.reshape(-1, *(1,) * (weight.ndim - 1)), v.reshape(1, *weight.shape[1:])
@@ -45,12 +45,12 @@ def spectral_norm(
     Source: Miyato, Kataoka, Koyama and Yoshida 2018, arXiv:1802.05957.
     """
     wide = widen(weight)
-    matrix, u, v = wide.flatten(1), state["u"].to(wide.dtype).reshape(-1), state["v"].to(wide.dtype).reshape(-1)
+    matrix, u, v = wide.flatten(1), cast(state["u"], wide.dtype).reshape(-1), cast(state["v"], wide.dtype).reshape(-1)
     for _ in range(n_power_iterations if training else 0):
         u, v = _step(matrix.detach(), v, eps)
     estimate = (u @ matrix @ v).reshape((1,) * weight.ndim)
     moved = {"u": u.reshape(state["u"].shape), "v": v.reshape(state["v"].shape)}
-    return Normed((wide / estimate).to(weight.dtype), {"spectral_estimate": estimate.detach()}, moved)
+    return Normed(cast(wide / estimate, weight.dtype), {"spectral_estimate": estimate.detach()}, moved)
 
 
 METHOD = Method(

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from normcore.core import Bound, Method, Normed, Paper, Region, widen
+from normcore.core import Bound, Method, Normed, Paper, Region, cast, widen
 
 
 def spectral_norm_exact(weight: Tensor, whole: Bound) -> Normed:
@@ -17,7 +17,7 @@ def spectral_norm_exact(weight: Tensor, whole: Bound) -> Normed:
     """
     wide = widen(weight)
     largest = torch.linalg.svd(wide.flatten(1), full_matrices=False).S[0].reshape((1,) * weight.ndim)
-    return Normed((wide / largest).to(weight.dtype), {"spectral_norm": largest.detach()})
+    return Normed(cast(wide / largest, weight.dtype), {"spectral_norm": largest.detach()})
 
 
 METHOD = Method(

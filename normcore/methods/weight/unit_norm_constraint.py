@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from normcore.core import Bound, Epsilon, Identity, Method, Normed, Paper, Region, euclidean_norm, widen
+from normcore.core import Bound, Epsilon, Identity, Method, Normed, Paper, Region, normalize
 
 
 def unit_norm_constraint(weight: Tensor, unit: Bound, *, eps: Epsilon = 1e-7) -> Normed:
@@ -15,9 +15,7 @@ def unit_norm_constraint(weight: Tensor, unit: Bound, *, eps: Epsilon = 1e-7) ->
     Source: ``keras.constraints.UnitNorm``; after each step, and without ε, in Zhang, Ma, Li and Wu 2017,
     arXiv:1709.04546 (whose Adam also takes the part along the weights out of their gradients).
     """
-    wide = widen(weight)
-    norm = euclidean_norm(wide, unit)
-    return Normed((wide / (norm + eps)).to(weight.dtype), {"norm": norm.detach()})
+    return Normed(*normalize(weight, unit, eps))
 
 
 METHOD = Method(

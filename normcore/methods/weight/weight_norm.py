@@ -55,7 +55,8 @@ class _Mapped(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
-        return _slopes(*ctx.saved_tensors, g)
+        weight, gain = ctx.saved_tensors
+        return _slopes(weight, gain, g)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *inputs: Tensor) -> tuple[tuple[Tensor, ...], tuple[int, int]]:
