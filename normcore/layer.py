@@ -214,7 +214,7 @@ class _Reparametrization(_MethodModule):
             # Copies: the next step must not change what a gradient that is still to come was computed from.
             beside |= {"state": {name: b.clone() for name, b in self.named_buffers()}, "training": self.training}
         normed = self._call(weight, beside)
-        if self.training:
+        if self.training and self.method.state:
             with torch.no_grad():
                 for name in self.method.state:
                     self.get_buffer(name).copy_(normed.state[name])

@@ -1,7 +1,7 @@
 """The vocabulary that every method is written in (torch and the standard library only)."""
 
 from normcore.core.axes import AXIS_WORDS, LAYOUTS, LETTERS, WITH_POSITIONS, axis_sizes, plural
-from normcore.core.context import along_samples, chosen_rows, standardize_counted
+from normcore.core.context import along_samples, chosen_rows, or_number, standardize_counted
 from normcore.core.domains import FLAG, Divides, Domain, OneOf, Range
 from normcore.core.errors import NormcoreError
 from normcore.core.facts import Identity, Normed, Paper, Param
@@ -37,8 +37,8 @@ from normcore.core.parameters import Classes, Epsilon, EpsilonPlace, GhostBatchS
 from normcore.core.part import Part
 from normcore.core.precision import autocasts, full_precision
 from normcore.core.region import Bound, Region
-from normcore.core.running import apply_running, average, remembered_variance, track
-from normcore.core.scaling import in_front, root
+from normcore.core.running import apply_running, as_it_was, average, remembered_variance, track
+from normcore.core.scaling import root
 from normcore.core.slots import GAIN, GAIN_AND_BIAS, RUNNING, Slot, counts, new_tensor
 from normcore.core.statistics import (
     Later,
@@ -107,6 +107,7 @@ __all__ = [
     "along_channels",
     "along_samples",
     "apply_running",
+    "as_it_was",
     "autocasts",
     "average",
     "axis_sizes",
@@ -121,7 +122,6 @@ __all__ = [
     "example_norms",
     "full_precision",
     "generator",
-    "in_front",
     "in_parts",
     "in_turn",
     "inverse",
@@ -137,6 +137,7 @@ __all__ = [
     "normalize",
     "norms_of",
     "numbers_of",
+    "or_number",
     "own_variance",
     "parameters_or_zeros",
     "plural",

@@ -201,8 +201,8 @@ def rows_backward(
             some += a
             along += b
         along = divided(along * factor, total)
-        if outside:  # the root alone answers to the values, not the eps beside it, nor what is least
-            along = along / (factor * np.sqrt(second[k])) if not second[k] < least else 0.0
+        if outside:  # the root alone answers to the values, not the eps beside it, nor what stands for a small one
+            along = along * (1 + eps / np.sqrt(second[k])) if not second[k] < least else 0.0
         share, part = number(along), number(some / (members * length) if centered else 0)
         for m in range(members):
             i, w = index[k, m], which[k, m]

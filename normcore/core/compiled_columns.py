@@ -303,13 +303,13 @@ def pulled(some, along, factor, second, block, rule, members):
 
     `some` are their sums, and `along` those of their products with the normalized values.
     """
-    _, total, centered, outside, least = rule
+    eps, total, centered, outside, least = rule
     regions = len(second)
     shares = by_region(along, block, regions) * factor
     for r in range(regions):
         shares[r] = divided(shares[r], total)
-        if outside:  # the root alone answers to the values, not the eps beside it, nor what is least
-            shares[r] = shares[r] / (factor[r] * np.sqrt(second[r])) if not second[r] < least else 0.0
+        if outside:  # the root alone answers to the values, not the eps beside it, nor what stands for a small one
+            shares[r] = shares[r] * (1 + eps / np.sqrt(second[r])) if not second[r] < least else 0.0
     parts = by_region(some, block, regions) * (centered / members)
     number = second.dtype
     return in_columns(shares.astype(number), block, len(some)), in_columns(parts.astype(number), block, len(some))

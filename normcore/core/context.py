@@ -37,10 +37,15 @@ def standardize_counted(
     return cast(y, x.dtype), {"mean": (first + rest).detach(), "var": var.detach()}, count
 
 
+def or_number(given: Tensor | None, number: float, like: Tensor) -> Tensor:
+    """A tensor in the precision of another, or the number that stands for it where it is left out."""
+    return like.new_full((), number) if given is None else cast(given, like.dtype)
+
+
 def along_samples(parameter: Tensor, region: Bound) -> Tensor:
-    """A tensor (n c), one value for each sample and channel, reshaped so that it broadcasts against the input."""
+    """A tensor (n c), one value for each sample and channel (or one for all), that broadcasts against the input."""
     shape = [1] * len(region.shape)
-    shape[0], shape[region.channel_axis] = parameter.shape
+    shape[0], shape[region.channel_axis] = parameter.shape or (1, 1)
     return parameter.reshape(shape)
 
 

@@ -31,8 +31,11 @@ class Recipe(NamedTuple):
 
     def rule(self, dtype: torch.dtype) -> tuple[float, float, bool, bool, float]:
         """What the compiled loops want to know."""
-        least = max(self.least, torch.finfo(dtype).tiny)
-        return float(self.eps), float(self.total), self.centered, self.outside, least
+        return float(self.eps), float(self.total), self.centered, self.outside, self.floor(dtype)
+
+    def floor(self, dtype: torch.dtype) -> float:
+        """Below which mean square the divisor does not follow it, if eps is outside the root."""
+        return max(self.least, torch.finfo(dtype).tiny)
 
     def second(self, centered: Tensor) -> Tensor:
         """The mean square or variance of each region."""
@@ -117,9 +120,9 @@ def _turned(recipe: Recipe, change: Tensor, unit: Tensor, scale: Tensor, second:
     """How normalized values move as x does, and how x feels their slopes: the Jacobian is symmetric."""
     if recipe.total < math.inf:
         along = (change * unit).sum(recipe.dims, keepdim=True) / recipe.total
-        if recipe.outside:  # the root alone answers to x, not the eps beside it, nor what is least
-            least = max(recipe.least, torch.finfo(second.dtype).tiny)
-            along = torch.where(second < least, 0.0, along / (scale * root(second, least)))
+        if recipe.outside:  # the root alone answers to x, not the eps beside it, nor what stands for a small one
+            least = recipe.floor(second.dtype)
+            along = torch.where(second < least, 0.0, along * (1 + recipe.eps / root(second, least)))
         change = change - unit * along
     if recipe.centered:
         change = change - change.mean(recipe.dims, keepdim=True)

@@ -72,7 +72,9 @@ def standardize(
         are worked out when they are asked for, from x as it is by then.
     """
     wide = widen(x)
-    apart = unbiased or any(p is not None and p.ndim == x.ndim for p in (weight, bias))
+    # Gains that kernels do not take; nor a bias alone, with which PyTorch's have no second gradient.
+    own = any(p is not None and p.ndim == x.ndim for p in (weight, bias))
+    apart = unbiased or own or (weight is None and bias is not None)
     if region.size > 1 and eps_place == "inside" and not (apart and rows.compilable(wide)):
         # sqrt(n/(n-1)·var + eps) = sqrt(n/(n-1)) · sqrt(var + eps·(n-1)/n): the same kernels serve both estimators.
         share = (region.size - unbiased) / region.size
@@ -169,9 +171,9 @@ def normalize(
 
 
 def subtract_mean(x: Tensor, region: Bound, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """`center` with constant means and a bias, which for large tensors takes one pass less for the result.
+    """Each region minus its mean, plus a bias, and the means by region, which are constants.
 
-    The bias follows the channel axis, or broadcasts against x.
+    The bias follows the channel axis. Half-precision input is for the caller to widen.
     """
     if not rows.compilable(x):
         y, mean = center(x, region)
@@ -234,7 +236,7 @@ def _covers(y: Tensor, gain: Tensor, scale: Tensor) -> bool:
 
 
 def multiply_add(y: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """``y * scale + shift``; in one step, but where that has a gradient which takes more."""
+    """``y * scale + shift``, in one step where the scale does not learn: its gradient would take a pass more."""
     if scale.requires_grad and torch.is_grad_enabled():
         return y * scale + shift
     return torch.addcmul(shift, y, scale)

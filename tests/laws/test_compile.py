@@ -6,7 +6,7 @@ import pytest
 import torch
 from cases import SIZES, draw, every_activation, modes
 
-from normcore import Method, layer
+from normcore import METHODS, Method, layer
 
 
 @every_activation
@@ -22,6 +22,24 @@ def test_a_compiled_layer_is_one_graph_and_gives_the_same(method: Method, layout
             torch.testing.assert_close(compiled(x), plain(x))
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(traced.state_dict()[name], value)
+
+
+@pytest.mark.parametrize("key", [key for key, m in METHODS.items() if m.family == "activation" and m.state])
+def test_gradients_do_not_see_the_next_state(key: str) -> None:
+    """What the backward pass works out again, it must not work out from what training has remembered since."""
+    layout = METHODS[key].layouts[-1]
+    plain = layer(key, SIZES["c"], layout)
+    traced = copy.deepcopy(plain)
+    torch.compiler.reset()
+    compiled = torch.compile(traced, backend="aot_eager", fullgraph=True)
+    for seed in (1, 2):
+        x = (2 * draw(layout, seed, torch.float32) + 1).requires_grad_(True)
+        slope = draw(layout, seed + 2, torch.float32)
+        mine, theirs = (
+            torch.autograd.grad(norm(x), [x, *norm.parameters()], slope, materialize_grads=True)
+            for norm in (compiled, plain)
+        )
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("key", ["group_norm", "batch_norm", "positional_norm"])

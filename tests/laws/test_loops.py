@@ -444,6 +444,28 @@ def test_what_is_shorter_than_epsilon_is_divided_by_that(key: str, layout: str, 
 
 
 @pytest.mark.parametrize(
+    ("key", "layout"),
+    [("l2_norm", "image"), ("l2_norm", "signal"), ("cosine_norm", "linear"), ("ngpt_residual", "tokens")],
+)
+def test_squares_that_overflow_leave_no_nan(
+    key: str, layout: str, loops: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, slope = (draw(layout, seed=seed, dtype=torch.float32, n=6, t=8) for seed in (22, 23))
+    x[0] *= 1e25
+
+    def results() -> list[Tensor]:
+        leaf = x.clone().requires_grad_(True)
+        y = METHODS[key](leaf, layout).y
+        again = torch.autograd.grad(y, leaf, slope, create_graph=True)
+        return [y, *torch.autograd.grad(y, leaf, slope), *again]
+
+    for one, other in both(results, monkeypatch):
+        assert one.isfinite().all()
+        torch.testing.assert_close(one, other)
+    assert {name.partition("_")[2] for name in loops} == {"forward", "backward"}
+
+
+@pytest.mark.parametrize(
     ("key", "layout", "names"),
     [
         ("adaptive_group_norm", "image", ("weight", "bias", "scale", "shift")),

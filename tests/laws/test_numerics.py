@@ -1,5 +1,6 @@
 """Floating point: precisions, memory layouts, large means, constant regions, and what PyTorch transforms."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -41,8 +42,30 @@ def test_gradients_and_second_gradients_are_those_of_finite_differences(method: 
     for training in (False,) if method.key == "spectral_norm" else modes(method):
         tensors = prepared(method, layout, x.detach())
         fn = function(method, layout, PLAIN.get(method.key, {}), training, **tensors)
-        assert torch.autograd.gradcheck(fn, (x,), fast_mode=True)
-        assert torch.autograd.gradgradcheck(fn, (x,), fast_mode=True)
+        # torch.compile takes no function of its own that can be differentiated forward.
+        ways = {"fast_mode": True, "check_forward_ad": method.key != "decorrelated_batch_norm"}
+        assert torch.autograd.gradcheck(fn, (x,), **ways)
+        assert torch.autograd.gradgradcheck(fn, (x,), fast_mode=True, check_fwd_over_rev=ways["check_forward_ad"])
+
+
+@pytest.mark.parametrize("key", ["batch_norm", "layer_norm", "group_norm", "instance_norm", "layer_norm_2d"])
+def test_a_bias_alone_has_second_gradients(key: str) -> None:
+    """PyTorch's kernels have none with a bias and no gain."""
+    x, bias = draw("image", seed=11, n=2), learned(METHODS[key], draw("image"), "image", {})["bias"]
+    leaves = x.requires_grad_(True), bias.requires_grad_(True)
+    assert torch.autograd.gradgradcheck(lambda x, bias: METHODS[key](x, bias=bias).y, leaves, fast_mode=True)
+
+
+@pytest.mark.parametrize("scale", [1e30, 1e-20])
+@pytest.mark.parametrize("key", ["l1_batch_norm", "linf_batch_norm"])
+def test_distances_need_no_squares(key: str, scale: float) -> None:
+    """So that gradients hold far beyond where variances overflow or vanish."""
+    x, slope = (draw("vector", seed=seed, dtype=torch.float32, n=32) for seed in (11, 12))
+    leaf = (scale * x).requires_grad_(True)
+    (gradient,) = torch.autograd.grad(METHODS[key](leaf, "vector", eps=0.0).y, leaf, slope)
+    exact = x.double().requires_grad_(True)
+    (expected,) = torch.autograd.grad(METHODS[key](exact, "vector", eps=0.0).y, exact, slope.double())
+    torch.testing.assert_close(gradient.double() * scale, expected, rtol=1e-4, atol=1e-5)
 
 
 @every_method
@@ -73,13 +96,24 @@ def test_shape_and_precision_are_kept(method: Method, layout: str) -> None:
 def test_half_precision_is_rounded_once_from_a_float32_result(method: Method, layout: str) -> None:
     for dtype in (torch.float16, torch.bfloat16):
         x = 2 * draw(layout, seed=12, dtype=dtype) + 1
-        tensors = learned(method, x, layout, {})
-        for training in modes(method):
+        wide = learned(method, x, layout, {})
+        narrow = {name: tensor.to(dtype) for name, tensor in wide.items()}
+        for tensors, training in itertools.product((wide, narrow), modes(method)):
             half = function(method, layout, {}, training, **tensors)(x)
-            full = function(method, layout, {}, training, **tensors)(x.float())
+            full = function(method, layout, {}, training, **{n: t.double() for n, t in tensors.items()})(x.float())
             # The float32 results of two code paths may differ in their last bits, and so fall on either side of a tie.
             step = torch.finfo(dtype).eps * full.abs().clamp_min(torch.finfo(dtype).tiny)
             assert bool(((half.float() - full).abs() <= 0.5001 * step).all())
+
+
+def test_a_scale_and_a_gain_are_multiplied_in_float32() -> None:
+    x, weight = 2 * draw("tokens", seed=12, dtype=torch.float16), torch.tensor([0.7, 1.3]).half()
+    for kind in ("l2", "layer", "rms"):
+        half, full = (
+            METHODS["qk_norm"](t, "tokens", weight=w, kind=kind, scale=10.5).y
+            for t, w in ((x, weight), (x.float(), weight.float()))
+        )
+        torch.testing.assert_close(half, full.half(), rtol=0, atol=0)
 
 
 @every_tensor_method

@@ -13,10 +13,10 @@ from normcore.core import (
     Paper,
     Region,
     Slot,
-    affine,
+    along_channels,
     along_samples,
     beside,
-    cast,
+    or_number,
     standardize,
     widen,
 )
@@ -42,13 +42,10 @@ def adaptive_group_norm(
     Source: Dhariwal and Nichol 2021, arXiv:2105.05233.
     """
     wide = widen(x)
-    gain, offset = (
-        wide.new_zeros(()) if part is None else along_samples(cast(part, wide.dtype), groups) for part in (scale, shift)
-    )
+    gain, offset = (along_samples(or_number(part, 0.0, wide), groups) for part in (scale, shift))
     if scale is not None or shift is not None:  # (z * weight + bias) * (1 + scale) + shift, in one step
-        nothing = wide.new_zeros((1,) * x.ndim)
-        weight = affine(nothing + 1, groups, weight, None) * (1 + gain)
-        bias = affine(nothing, groups, None, bias) * (1 + gain) + offset
+        weight = along_channels(or_number(weight, 1.0, wide), groups) * (1 + gain)
+        bias = along_channels(or_number(bias, 0.0, wide), groups) * (1 + gain) + offset
     y, stats = standardize(x, groups, eps, weight, bias)
     return Normed(y, beside(stats, scale_given=lambda: gain, shift_given=lambda: offset))
 

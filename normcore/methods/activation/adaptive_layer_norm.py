@@ -13,7 +13,7 @@ from normcore.core import (
     Slot,
     along_samples,
     beside,
-    cast,
+    or_number,
     standardize,
     widen,
 )
@@ -31,11 +31,10 @@ def adaptive_layer_norm(
     Source: Peebles and Xie 2022 (DiT), arXiv:2212.09748.
     """
     wide = widen(x)
-    gain, bias = (None if part is None else along_samples(cast(part, wide.dtype), features) for part in (scale, shift))
-    y, stats = standardize(x, features, eps, None if gain is None else 1 + gain, bias)
-    given = {"scale_given": gain, "shift_given": bias}
-    ways = {name: lambda part=part: wide.new_zeros(()) if part is None else part for name, part in given.items()}
-    return Normed(y, beside(stats, **ways))
+    gain, offset = (along_samples(or_number(part, 0.0, wide), features) for part in (scale, shift))
+    gains = (None, None) if scale is None and shift is None else (1 + gain, offset)
+    y, stats = standardize(x, features, eps, *gains)
+    return Normed(y, beside(stats, scale_given=lambda: gain, shift_given=lambda: offset))
 
 
 METHOD = Method(

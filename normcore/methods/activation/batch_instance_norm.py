@@ -23,6 +23,7 @@ from normcore.core import (
     along_channels,
     apply_running,
     cast,
+    or_number,
     standardize,
     track,
     widen,
@@ -61,7 +62,7 @@ def batch_instance_norm(
         by_batch, used = standardize(wide, batch, eps)
         state = track(state, batch, used, momentum) if track_running_stats else state
     by_instance, own = standardize(wide, instance, eps)
-    share = wide.new_ones(()) if rho is None else along_channels(cast(rho, wide.dtype), batch)
+    share = along_channels(or_number(rho, 1.0, wide), batch)
     y = affine(share * by_batch + (1 - share) * by_instance, batch, weight, bias)
     stats = {**used, "instance_mean": own["mean"], "instance_var": own["var"], "batch_share": share.detach()}
     return Normed(cast(y, x.dtype), stats, state)

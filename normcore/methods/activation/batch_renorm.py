@@ -24,6 +24,7 @@ from normcore.core import (
     affine,
     along_channels,
     apply_running,
+    as_it_was,
     beside,
     cast,
     multiply_add,
@@ -64,6 +65,7 @@ def batch_renorm(
         none = {"scale_correction": wide.new_ones(()), "shift_correction": wide.new_zeros(())}
         return Normed(y, {**used, **none}, state)
     y, stats = standardize(wide, batch, eps)
+    state = as_it_was(state)
     running_mean, running_var = (
         along_channels(cast(state[k], wide.dtype), batch) for k in ("running_mean", "running_var")
     )

@@ -17,6 +17,7 @@ from normcore.core import (
     Slot,
     beside,
     cast,
+    or_number,
     standardize,
     widen,
 )
@@ -42,7 +43,7 @@ def deep_norm(
     Source: Wang et al. 2022, arXiv:2203.00555.
     """
     wide = widen(x)
-    base = wide.new_zeros(()) if residual is None else cast(residual, wide.dtype)
+    base = or_number(residual, 0.0, wide)
     whole = wide if residual is None else torch.add(wide, base, alpha=alpha)
     y, stats = standardize(whole, features, eps, weight, bias)
     return Normed(cast(y, x.dtype), beside(stats, residual=lambda: base))

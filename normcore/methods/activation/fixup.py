@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from normcore.core import Method, NormcoreError, Normed, Paper, Slot, cast, widen
+from normcore.core import Method, NormcoreError, Normed, Paper, Slot, cast, or_number, widen
 
 
 def fixup(
@@ -18,9 +18,9 @@ def fixup(
     Source: Zhang, Dauphin and Ma 2019, arXiv:1901.09321.
     """
     wide = widen(x)
-    gain = wide.new_ones(()) if weight is None else cast(weight, wide.dtype).reshape(())
-    offset = wide.new_zeros(()) if bias is None else cast(bias, wide.dtype).reshape(())
-    base = wide.new_zeros(()) if residual is None else cast(residual, wide.dtype)
+    gain = or_number(weight, 1.0, wide).reshape(())
+    offset = or_number(bias, 0.0, wide).reshape(())
+    base = or_number(residual, 0.0, wide)
     stats = {"residual": base.detach(), "gain": gain.detach(), "bias": offset.detach()}
     return Normed(cast(base + gain * wide + offset, x.dtype), stats)
 

@@ -41,11 +41,12 @@ def graph_norm(
     Source: Cai, Luo, Xu, He, Liu and Wang 2020, arXiv:2009.03294.
     """
     wide = widen(x)
-    share, left = wide.new_ones(()), None
+    share = wide.new_ones(())
+    rest, mean = subtract_mean(wide, channel)
     if mean_scale is not None:
         share = along_channels(cast(mean_scale, wide.dtype), channel)
-        left = (1 - share) * channel.spread(channel.mean(wide))
-    rest, mean = subtract_mean(wide, channel, left)
+        moves = channel.mean(wide)  # as the mean does, whose digits are better
+        rest = rest + (1 - share) * channel.spread(mean + (moves - moves.detach()))
     y, stats = rescale(rest, channel, eps, weight, bias)
     ways = {
         "mean": lambda: channel.spread(mean),

@@ -65,8 +65,7 @@ def l1_batch_norm(
         used = {"mean": batch.spread(mean), "mean_deviation": deviation.detach()}
         if track_running_stats:
             state = average(state, {"running_mean": mean, "running_deviation": by_channel}, momentum)
-    factor = ((FACTOR if scale else 1.0) * deviation + eps).reciprocal()
-    y = affine(centered, batch, weight, bias, factor)
+    y = affine(centered / ((FACTOR if scale else 1.0) * deviation + eps), batch, weight, bias)
     return Normed(cast(y, x.dtype), used, state)
 
 

@@ -68,7 +68,7 @@ def linf_batch_norm(
         used = {"mean": batch.spread(mean), "top_deviation": deviation.detach()}
         if track_running_stats:
             state = average(state, {"running_mean": mean, "running_deviation": by_channel}, momentum)
-    return Normed(cast(affine(centered, batch, weight, bias, (deviation + eps).reciprocal()), x.dtype), used, state)
+    return Normed(cast(affine(centered / (deviation + eps), batch, weight, bias), x.dtype), used, state)
 
 
 def _factor(size: int) -> float:

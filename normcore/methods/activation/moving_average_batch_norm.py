@@ -23,6 +23,7 @@ from normcore.core import (
     Region,
     affine,
     along_channels,
+    as_it_was,
     cast,
     center,
     variance,
@@ -52,6 +53,7 @@ def moving_average_batch_norm(
     Source: ``equinox.nn.BatchNorm(mode="ema")``; the idea is that of Yan et al. 2020, arXiv:2001.06838.
     """
     wide = widen(x)
+    state = as_it_was(state) if training else state
     mean, var = (along_channels(cast(state[name], wide.dtype), batch) for name in ("running_mean", "running_var"))
     if training:
         seen = state["num_batches_tracked"] + 1

@@ -15,6 +15,7 @@ from normcore.core import (
     beside,
     cast,
     normalize,
+    or_number,
     widen,
 )
 
@@ -40,8 +41,8 @@ def ngpt_residual(
     """
     wide = widen(x)
     direction, stats = normalize(wide, channels, eps, eps_place="maximum")
-    base = wide.new_zeros(()) if residual is None else cast(residual, wide.dtype)
-    gain = wide.new_ones(()) if weight is None else along_channels(cast(weight, wide.dtype), channels)
+    base = or_number(residual, 0.0, wide)
+    gain = along_channels(or_number(weight, 1.0, wide), channels)
     y, moved = normalize(base + gain * (direction - base), channels, eps, eps_place="maximum")
     ways = {"residual": lambda: base, "gain": lambda: gain, "moved_norm": lambda: moved["norm"]}
     return Normed(cast(y, x.dtype), beside(stats, **ways))

@@ -19,7 +19,9 @@ from normcore.core import (
     Range,
     Region,
     Slot,
+    cast,
     normalize,
+    or_number,
     rescale,
     standardize,
     widen,
@@ -54,9 +56,9 @@ def qk_norm(
     Shapes: x (n t c), the queries or the keys of all heads side by side; weight (c/heads).
     Source: Henry, Dachapally, Pawar and Chen 2020, arXiv:2010.04245.
     """
-    gain = None if weight is None else weight.repeat(heads)
-    if scale != 1:
-        gain = widen(x).new_full((), scale) if gain is None else scale * gain
+    wide = widen(x)
+    gain = None if weight is None else cast(weight, wide.dtype).repeat(heads)
+    gain = gain if scale == 1 else scale * or_number(gain, 1.0, wide)
     if kind == "l2":
         return Normed(*normalize(x, head, eps, gain, "maximum"))
     return Normed(*(standardize if kind == "layer" else rescale)(x, head, eps, gain))

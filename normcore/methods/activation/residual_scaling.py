@@ -4,7 +4,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from normcore.core import Method, Normed, Paper, Range, Slot, cast, widen
+from normcore.core import Method, Normed, Paper, Range, Slot, cast, or_number, widen
 
 
 def residual_scaling(
@@ -20,7 +20,7 @@ def residual_scaling(
     arXiv:2101.08692.
     """
     wide = widen(x)
-    base = wide.new_zeros(()) if residual is None else cast(residual, wide.dtype)
+    base = or_number(residual, 0.0, wide)
     return Normed(cast(base + alpha * wide, x.dtype), {"residual": base.detach()})
 
 

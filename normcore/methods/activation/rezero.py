@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from normcore.core import Method, Normed, Paper, Slot, cast, widen
+from normcore.core import Method, Normed, Paper, Slot, cast, or_number, widen
 
 
 def rezero(x: Tensor, *, weight: Tensor | None = None, residual: Tensor | None = None) -> Normed:
@@ -15,8 +15,8 @@ def rezero(x: Tensor, *, weight: Tensor | None = None, residual: Tensor | None =
     Source: Bachlechner et al. 2020, arXiv:2003.04887.
     """
     wide = widen(x)
-    gain = wide.new_ones(()) if weight is None else cast(weight, wide.dtype).reshape(())
-    base = wide.new_zeros(()) if residual is None else cast(residual, wide.dtype)
+    gain = or_number(weight, 1.0, wide).reshape(())
+    base = or_number(residual, 0.0, wide)
     return Normed(cast(base + gain * wide, x.dtype), {"residual": base.detach(), "gain": gain.detach()})
 
 

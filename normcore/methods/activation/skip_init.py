@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from normcore.core import Identity, Method, Normed, Paper, Slot, cast, widen
+from normcore.core import Identity, Method, Normed, Paper, Slot, cast, or_number, widen
 
 
 def skip_init(x: Tensor, *, weight: Tensor | None = None, residual: Tensor | None = None) -> Normed:
@@ -16,8 +16,8 @@ def skip_init(x: Tensor, *, weight: Tensor | None = None, residual: Tensor | Non
     Source: De and Smith 2020, arXiv:2002.10444.
     """
     wide = widen(x)
-    gain = wide.new_ones(()) if weight is None else cast(weight, wide.dtype)
-    base = wide.new_zeros(()) if residual is None else cast(residual, wide.dtype)
+    gain = or_number(weight, 1.0, wide)
+    base = or_number(residual, 0.0, wide)
     return Normed(cast(base + gain * wide, x.dtype), {"residual": base.detach(), "gain": gain.detach()})
 
 

@@ -26,6 +26,7 @@ from normcore.core import (
     beside,
     cast,
     multiply_add,
+    or_number,
     standardize,
     track,
     widen,
@@ -59,7 +60,7 @@ def spade(
     else:
         y, stats = standardize(widen(x), region, eps)
         state = track(state, region, stats, momentum) if tracks else state
-    gain, bias = (y.new_zeros(()) if given is None else cast(given, y.dtype) for given in (gamma, beta))
+    gain, bias = (or_number(given, 0.0, y) for given in (gamma, beta))
     if gamma is not None or beta is not None:
         y = multiply_add(y, 1 + gain, bias)
     return Normed(cast(y, x.dtype), beside(stats, gamma=lambda: gain, beta=lambda: bias), state)

@@ -22,6 +22,7 @@ from normcore.core import (
     Region,
     Slot,
     normalize,
+    or_number,
     widen,
 )
 
@@ -53,11 +54,9 @@ def scaled_weight_standardization(
     total = unit.size - 1 or 1 if unbiased else unit.size
     share = total / unit.size  # N * var is norm² / share, so that share comes to the gain and to ε
     added = share * (unit.size * eps if eps_place == "variance" else eps)
-    gains = widen(weight).new_full((), gamma * math.sqrt(share)) if gain is None else gamma * math.sqrt(share) * gain
-    floor = eps_place == "floor"
-    y, stats = normalize(
-        weight, unit, math.sqrt(added) if floor else added, gains, "maximum" if floor else "inside", centered=True
-    )
+    place, added = ("maximum", math.sqrt(added)) if eps_place == "floor" else ("inside", added)
+    factor = gamma * math.sqrt(share) * or_number(gain, 1.0, widen(weight))
+    y, stats = normalize(weight, unit, added, factor, place, centered=True)
     ways = {
         "mean": lambda: stats["mean"],
         "var_unbiased" if unbiased else "var": lambda: stats["norm"].square() / total,

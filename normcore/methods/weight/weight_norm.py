@@ -1,6 +1,6 @@
 """Weight normalization: the length and the direction of each unit's weights become separate parameters.
 
-Longer than most: a kernel of PyTorch's, with a second gradient and a way to be mapped.
+Longer than most: a kernel of PyTorch's, with a second gradient.
 """
 
 from functools import partial
@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from normcore.core import Bound, Method, Normed, OneOf, Paper, Region, Slot, cast, in_front, widen
+from normcore.core import Bound, Method, Normed, OneOf, Paper, Region, Slot, cast, widen
 
 
 def _norm(weight: Tensor, unit: Bound) -> Tensor:
@@ -26,7 +27,8 @@ def _slopes(weight: Tensor, gain: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _mended(weight: Tensor, gain: Tensor, found: tuple[Tensor | None, ...], given: tuple[Tensor | None, ...]) -> Any:
-    """A hook on PyTorch's node: its gradients (of torch 2.13) take the norm for a constant when differentiated."""
+    """A hook on PyTorch's node, whose gradients (of torch 2.13) take the norm for a constant when differentiated: where
+    they can be, others stand in for them."""
     if given[0] is None or not torch.is_grad_enabled():
         return None
     right = _slopes(weight, gain, given[0])
@@ -41,29 +43,11 @@ def _kernel(weight: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
     return y, norm
 
 
-class _Mapped(torch.autograd.Function):
-    """The same in torch.func's transforms, which pass hooks by."""
-
-    @staticmethod
-    def forward(weight: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
-        return torch._weight_norm_interface(weight.contiguous(), gain.contiguous(), 0)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
-        ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
-        weight, gain = ctx.saved_tensors
-        return _slopes(weight, gain, g)
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, *inputs: Tensor) -> tuple[tuple[Tensor, ...], tuple[int, int]]:
-        """A mapped dimension is nothing but more units."""
-        mapped = in_front(info.batch_size, in_dims, inputs)
-        done = _Mapped.apply(*(t.flatten(0, 1) for t in mapped))
-        return tuple(t.unflatten(0, (info.batch_size, -1)) for t in done), (0, 0)
+def _transformed() -> bool:
+    """Whether something looks through the steps of a formula that would not through a kernel with a hook."""
+    if torch.compiler.is_compiling():
+        return True
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def weight_norm(
@@ -79,11 +63,11 @@ def weight_norm(
     """
     wide = widen(weight)
     gain = cast(gain, wide.dtype)
-    if gain is None or dim is None or torch.compiler.is_compiling():
+    if gain is None or dim is None or _transformed():
         norm = _norm(wide, unit)
         y = wide / norm if gain is None else wide * (gain / norm)
     else:
-        y, norm = (_Mapped.apply if torch._C._are_functorch_transforms_active() else _kernel)(wide, gain)
+        y, norm = _kernel(wide, gain)
     return Normed(cast(y, weight.dtype), {"norm": norm.detach()})
 
 
