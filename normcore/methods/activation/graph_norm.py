@@ -41,12 +41,12 @@ def graph_norm(
     Source: Cai, Luo, Xu, He, Liu and Wang 2020, arXiv:2009.03294.
     """
     wide = widen(x)
-    share = wide.new_ones(())
+    share, moves = wide.new_ones(()), channel.mean(wide)
     rest, mean = subtract_mean(wide, channel)
     if mean_scale is not None:
         share = along_channels(cast(mean_scale, wide.dtype), channel)
-        moves = channel.mean(wide)  # as the mean does, whose digits are better
-        rest = rest + (1 - share) * channel.spread(mean + (moves - moves.detach()))
+        mean = mean + (moves - moves.detach())  # exact to more digits, and moving as the other does
+        rest = rest + (1 - share) * channel.spread(mean)
     y, stats = rescale(rest, channel, eps, weight, bias)
     ways = {
         "mean": lambda: channel.spread(mean),
