@@ -145,7 +145,8 @@ class Rows(NamedTuple):
         elif lines < parts and members >= TALL * lines and (self.gains[1] > 1 or self.gains[0] == 1):
             over_tall(team(-(-members // 8), parts), *arrays, self.block)
         else:
-            tile = min(max(-(-lines * self.length // parts), TILES[0]), TILES[1])
+            # Rows are read whole where that leaves nearly as many pieces of work as there are parts.
+            tile = min(max(-(-self.length // max(1, parts // lines)), TILES[0]), TILES[1])
             tile = self.length if self.times > 1 else -(-tile // self.block) * self.block
             share(over_columns, lines * -(-self.length // tile), parts, *arrays, (self.block, tile))
 
