@@ -8,11 +8,13 @@ line instead, in one pass and then the other.
 
 import numpy as np
 
-from normcore.core.compiled import divided, factor_of, slopes_of, write, write_slopes
+from normcore.core.compiled import divided, factor_of, slopes_of
 from normcore.core.compiler import compiled, shared
 
 FAR = 25.0
 """As in `normcore.core.compiled`; beyond it, whole tiles are summed again, and all tall columns."""
+LONG = 1536
+"""Columns from which rows are written four at a time: what each column has no longer stays in a core's first cache."""
 
 
 @compiled
@@ -178,30 +180,58 @@ def laid(values, low, high, block, length):
 
 
 @compiled
-def write_line(out, row, center, scale, offset):
-    """The result of a row: a line for each column."""
+def write_line(out, row, center, scale, offset, gain, shift):
+    """The result of a row: a line for each column, and a gain and shift of the row."""
     for j in range(len(row)):
-        out[j] = (row[j] - center[j]) * scale[j] + offset[j]
+        out[j] = ((row[j] - center[j]) * scale[j] + offset[j]) * gain + shift
 
 
 @compiled
-def write_rows(rows, out, index, which, low, high, block, gain, shift, center, left, factor, centered):
+def write_lines(outs, rows, center, scale, offset, gains, shifts):
+    """The results of four rows."""
+    o, p, q, r = outs
+    a, b, c, d = rows
+    for j in range(len(a)):
+        z, s, t = center[j], scale[j], offset[j]
+        o[j] = ((a[j] - z) * s + t) * gains[0] + shifts[0]
+        p[j] = ((b[j] - z) * s + t) * gains[1] + shifts[1]
+        q[j] = ((c[j] - z) * s + t) * gains[2] + shifts[2]
+        r[j] = ((d[j] - z) * s + t) * gains[3] + shifts[3]
+
+
+@compiled
+def four(rows, index, m, low, high):
+    """Some columns of four rows that an index names, the first being its m-th."""
+    a, b, c, d = index[m], index[m + 1], index[m + 2], index[m + 3]
+    return rows[a, low:high], rows[b, low:high], rows[c, low:high], rows[d, low:high]
+
+
+@compiled
+def numbers_of(values, which, m, alike, number):
+    """The gains or shifts of four rows; if they are alike, the number that changes nothing."""
+    if alike:
+        return number, number, number, number
+    return values[which[m], 0], values[which[m + 1], 0], values[which[m + 2], 0], values[which[m + 3], 0]
+
+
+@compiled
+def write_rows(rows, out, index, which, low, high, block, gain, shift, center, left, factor):
     """The results of columns of the rows that an index names."""
     nothing, one = rows.dtype.type(0), rows.dtype.type(1)
     alike = gain.shape[1] > 1 or len(gain) == 1
-    scale = offset = factor
+    scale, offset = factor, -left * factor
     if alike and len(index):
         scale = factor * laid(gain[which[0]], low, high, block, rows.shape[1])
         offset = laid(shift[which[0]], low, high, block, rows.shape[1]) - left * scale
-    for m in range(len(index)):
+    fours = len(index) // 4 * 4 if high - low > LONG else 0
+    for m in range(0, fours, 4):
+        gains, shifts = numbers_of(gain, which, m, alike, one), numbers_of(shift, which, m, alike, nothing)
+        some = four(out, index, m, low, high), four(rows, index, m, low, high)
+        write_lines(some[0], some[1], center, scale, offset, gains, shifts)
+    for m in range(fours, len(index)):
         i, w = index[m], which[m]
-        row, to = rows[i, low:high], out[i, low:high]
-        if alike and (centered or shift.shape[1] > 1):
-            write_line(to, row, center, scale, offset)
-        elif centered:
-            write(to, row, center, left, factor, gain[w, 0], shift[w, 0])
-        else:
-            write(to, row, nothing, nothing, scale, one if alike else gain[w, 0], shift[w, 0])
+        own = (one, nothing) if alike else (gain[w, 0], shift[w, 0])
+        write_line(out[i, low:high], rows[i, low:high], center, scale, offset, own[0], own[1])
 
 
 @shared
@@ -227,7 +257,7 @@ def columns_forward(start, stop, nth, rows, out, index, which, gain, shift, seco
         center = in_columns(mean[k, a:b], block, high - low)
         remainder = in_columns(sums[0].astype(rows.dtype), block, high - low)
         factor = in_columns(factors_of(spread, eps, outside, least), block, high - low)
-        write_rows(rows, out, index[k], which[k], low, high, block, gain, shift, center, remainder, factor, centered)
+        write_rows(rows, out, index[k], which[k], low, high, block, gain, shift, center, remainder, factor)
 
 
 @shared
@@ -241,13 +271,11 @@ def sum_tall(start, stop, nth, rows, index, center, centered, some, squares):
 
 @shared
 @compiled
-def write_tall(start, stop, nth, rows, out, index, which, block, gain, shift, center, left, factor, centered):
+def write_tall(start, stop, nth, rows, out, index, which, block, gain, shift, center, left, factor):
     """`write_rows` of the rows from start to stop (in eights) of each line."""
     for k in range(len(index)):
         some, gains = index[k, 8 * start : 8 * stop], which[k, 8 * start : 8 * stop]
-        write_rows(
-            rows, out, some, gains, 0, rows.shape[1], block, gain, shift, center[k], left[k], factor[k], centered
-        )
+        write_rows(rows, out, some, gains, 0, rows.shape[1], block, gain, shift, center[k], left[k], factor[k])
 
 
 @compiled
@@ -283,7 +311,7 @@ def tall_forward(team, rows, out, index, which, gain, shift, second, rest, mean,
     for k in range(lines):
         center[k] = in_columns(mean[k], block, length)
         factor[k] = in_columns(factors_of(second[k], eps, outside, least), block, length)
-    write_tall(team, rows, out, index, which, block, gain, shift, center, left, factor, centered)
+    write_tall(team, rows, out, index, which, block, gain, shift, center, left, factor)
 
 
 @compiled
@@ -316,27 +344,44 @@ def pulled(some, along, factor, second, block, rule, members):
 
 
 @compiled
-def write_slope_line(out, slope, row, center, scale, along, offset):
-    """The gradient of a row: a plane for each column."""
+def write_slope_line(out, slope, row, center, scale, along, offset, gain):
+    """The gradient of a row: a plane for each column, and a gain of the row."""
     for j in range(len(row)):
-        out[j] = slope[j] * scale[j] - (row[j] - center[j]) * along[j] - offset[j]
+        out[j] = slope[j] * (scale[j] * gain) - (row[j] - center[j]) * along[j] - offset[j]
+
+
+@compiled
+def write_slope_lines(outs, slopes, rows, center, scale, along, offset, gains):
+    """The gradients of four rows."""
+    o, p, q, r = outs
+    e, f, g, h = slopes
+    a, b, c, d = rows
+    for j in range(len(a)):
+        z, s, t, u = center[j], scale[j], along[j], offset[j]
+        o[j] = e[j] * (s * gains[0]) - (a[j] - z) * t - u
+        p[j] = f[j] * (s * gains[1]) - (b[j] - z) * t - u
+        q[j] = g[j] * (s * gains[2]) - (c[j] - z) * t - u
+        r[j] = h[j] * (s * gains[3]) - (d[j] - z) * t - u
 
 
 @compiled
 def write_row_slopes(slopes, rows, out, index, which, low, high, block, gain, center, left, share, part, factor):
     """The gradients of columns of the rows that an index names."""
+    one = rows.dtype.type(1)
     alike = gain.shape[1] > 1 or len(gain) == 1
     scale, along = factor, factor * share
     offset = factor * part - left * along
     if alike and len(index):
         scale = factor * laid(gain[which[0]], low, high, block, rows.shape[1])
-    for m in range(len(index)):
-        i, w = index[m], which[m]
-        slope, row, to = slopes[i, low:high], rows[i, low:high], out[i, low:high]
-        if alike:
-            write_slope_line(to, slope, row, center, scale, along, offset)
-        else:
-            write_slopes(to, slope, row, center, left, gain[w, 0], share, part, factor)
+    fours = len(index) // 4 * 4 if high - low > LONG else 0
+    for m in range(0, fours, 4):
+        gains = numbers_of(gain, which, m, alike, one)
+        some = four(slopes, index, m, low, high), four(rows, index, m, low, high)
+        write_slope_lines(four(out, index, m, low, high), some[0], some[1], center, scale, along, offset, gains)
+    for m in range(fours, len(index)):
+        i, own = index[m], one if alike else gain[which[m], 0]
+        slope, row = slopes[i, low:high], rows[i, low:high]
+        write_slope_line(out[i, low:high], slope, row, center, scale, along, offset, own)
 
 
 @compiled

@@ -444,6 +444,35 @@ def test_what_is_shorter_than_epsilon_is_divided_by_that(key: str, layout: str, 
 
 
 @pytest.mark.parametrize(
+    ("key", "sizes"),
+    [
+        ("positional_norm", {"c": 7, "l": 1601}),  # rows that are written four at a time, and three that are left
+        ("layer_norm_2d", {"c": 6, "h": 40, "w": 41}),  # with gains of their own
+        ("pixel_norm", {"c": 8, "h": 40, "w": 41}),
+        ("instance_norm", {"t": 7, "c": 1601}),  # with a gain for each column
+    ],
+)
+def test_rows_too_long_for_the_first_cache(
+    key: str, sizes: dict[str, int], loops: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "TILES", (64, 4096))
+    monkeypatch.setattr(team, "PIECE", 2**17)
+    layout = {"l": "signal", "h": "image", "t": "tokens"}[next(axis for axis in sizes if axis != "c")]
+    x = draw(layout, seed=24, n=2, **sizes)
+    tensors = learned(METHODS[key], x, layout, {})
+    assert max(sizes["c"], prod(x.shape[2:])) > compiled_columns.LONG
+
+    def results() -> list[Tensor]:
+        leaves = [t.detach().clone().requires_grad_(True) for t in (x, *tensors.values())]
+        y = METHODS[key](leaves[0], layout, **dict(zip(tensors, leaves[1:], strict=True))).y
+        return [y, *torch.autograd.grad(y.cos().sum(), leaves)]
+
+    for one, other in both(results, monkeypatch):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+    assert loops == ["columns_forward", "columns_backward"]
+
+
+@pytest.mark.parametrize(
     ("key", "layout"),
     [("l2_norm", "image"), ("l2_norm", "signal"), ("cosine_norm", "linear"), ("ngpt_residual", "tokens")],
 )
