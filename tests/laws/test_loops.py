@@ -265,7 +265,8 @@ def test_neither_a_large_mean_nor_a_far_first_value_costs_digits(method: Method,
     invariant = {"scale", "shift"} <= method.invariances()
     for x in (1000 + 0.01 * spread, far) if invariant else (far,):
         leaves = [x.clone().requires_grad_(True), x.double().requires_grad_(True)]
-        normed = [method(leaf, layout, **settings) for leaf in leaves]
+        gains = {name: tensor.float() for name, tensor in learned(method, x, layout, {}).items()}
+        normed = [method(leaf, layout, **settings, **gains) for leaf in leaves]
         torch.testing.assert_close(normed[0].y.double(), normed[1].y, rtol=1e-5, atol=1e-5)
         if x is not far:  # there the distances themselves are rounded
             pairs = zip(normed, leaves, strict=True)
