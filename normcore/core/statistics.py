@@ -73,8 +73,8 @@ def standardize(
     """
     wide = widen(x)
     # Gains that kernels do not take; nor a bias alone, with which PyTorch's have no second gradient.
-    own = any(p is not None and p.ndim == x.ndim for p in (weight, bias))
-    apart = unbiased or own or (weight is None and bias is not None)
+    whole = (weight is not None and weight.ndim == x.ndim) or (bias is not None and bias.ndim == x.ndim)
+    apart = unbiased or whole or (weight is None and bias is not None)
     if region.size > 1 and eps_place == "inside" and not (apart and rows.compilable(wide)):
         # sqrt(n/(n-1)·var + eps) = sqrt(n/(n-1)) · sqrt(var + eps·(n-1)/n): the same kernels serve both estimators.
         share = (region.size - unbiased) / region.size
