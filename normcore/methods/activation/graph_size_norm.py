@@ -38,7 +38,7 @@ METHOD = Method(
     why="Sums over the nodes of a graph grow with its size, so that large and small graphs disagree about how large "
     "features are, and a batch norm after them is led by the large ones.",
     formula=r"\frac{<x>}{\sqrt{<nodes>}}",
-    pytorch="nodes = x[0].numel() // x.shape[{channel}]  # without a mask\ny = x / math.sqrt(nodes)",
+    pytorch="nodes = x[0].numel() // x.shape[{channel}]  # without a mask\ny = x / nodes**0.5",
     context={"mask": Slot("positions", dtype=torch.bool)},
     builds_on=("batch_norm",),
 )
