@@ -60,10 +60,13 @@ def test_a_click_on_a_cell_shows_its_pair_and_the_condition_can_be_met(visit: Ca
     expect(page.get_by_text("Here they are one method under two names.")).to_be_visible()
 
 
-def test_a_link_restores_the_page(visit: Callable[..., Page], browser: BrowserContext) -> None:
+def test_a_link_restores_the_page(
+    visit: Callable[..., Page], browser: BrowserContext, settle: Callable[[Page], None]
+) -> None:
     page = visit("tab=What+moves+their+output%3F")
     page.locator(".st-key-C input[type=range]").press("ArrowRight")
     page.wait_for_url(re.compile("C=7"))
+    settle(page)  # a click on what is just drawn anew is lost
     page.get_by_role("radio", name="evaluation").click()
     page.wait_for_url(re.compile("mode=evaluation"))
     says(page, "12 methods against 10 changes")
