@@ -58,6 +58,12 @@ class _MethodModule(nn.Module):
         shape = tuple(operator.index(size) for size in x.shape)
         return bounds_of(self.method.fn.__module__, shape, self.layout, training, self.settings, self._said)
 
+    def _learned(self) -> dict[str, Any]:
+        """What the method is given beside its input: asking a module for a parameter takes longer than some kernels,
+        but one that is parametrized is not among its own."""
+        own = self._parameters
+        return {name: own[name] if name in own else getattr(self, name) for name in self.method.affine}
+
     def _check(self, x: Tensor, context: Mapping[str, Tensor]) -> None:
         """What the method itself cannot know."""
 
@@ -91,9 +97,7 @@ class NormLayer(_MethodModule):
         if unnamed:
             known = " and ".join(f"{name}=" for name in self.method.context)
             raise NormcoreError(f"{self.method.key}: beside x it takes {known + ', by name' if known else 'nothing'}")
-        # Asking the module itself for a parameter takes longer than some kernels; one that is parametrized is not here.
-        own = self._parameters
-        arguments: dict[str, Any] = {n: own[n] if n in own else getattr(self, n) for n in self.method.affine}
+        arguments = self._learned()
         if self.method.state:
             arguments["training"] = self.training
         state: dict[str, Any] = {}
@@ -208,8 +212,7 @@ class _Reparametrization(_MethodModule):
         return {name: slot.start(weight, *bounds).clone() for name, slot in slots.items() if callable(slot.init)}
 
     def forward(self, weight: Tensor) -> Tensor:
-        own = self._parameters
-        beside: dict[str, Any] = {n: own[n] if n in own else getattr(self, n) for n in self.method.affine}
+        beside = self._learned()
         if self.method.state:
             # Copies: the next step must not change what a gradient that is still to come was computed from.
             beside |= {"state": {name: b.clone() for name, b in self.named_buffers()}, "training": self.training}

@@ -51,9 +51,9 @@ def factor_of(second, eps, outside, least):
 
 
 @compiled
-def divided(squares, total):
+def divided(some, total):
     """A sum divided, by infinity also if it is not finite itself."""
-    return squares / total if total < np.inf else 0.0
+    return some / total if total < np.inf else 0.0
 
 
 @summing
@@ -79,10 +79,10 @@ def moments(row, origin):
 
 
 @compiled
-def write(out, row, origin, rest, factor, gain, shift):
+def write(out, row, center, rest, factor, gain, shift):
     """The result of a row."""
     for j in range(len(row)):
-        out[j] = (row[j] - at(origin, j) - at(rest, j)) * at(factor, j) * at(gain, j) + at(shift, j)
+        out[j] = (row[j] - center - rest) * factor * at(gain, j) + at(shift, j)
 
 
 @summing
@@ -130,8 +130,8 @@ def add_products(along, slope, row, origin, rest, factor):
 def write_slopes(out, slope, row, origin, rest, gain, share, part, factor):
     """The gradient of a row."""
     for j in range(len(row)):
-        centered = row[j] - at(origin, j) - at(rest, j)
-        out[j] = (slope[j] * at(gain, j) - centered * at(share, j) - at(part, j)) * at(factor, j)
+        centered = row[j] - origin - rest
+        out[j] = (slope[j] * at(gain, j) - centered * share - part) * factor
 
 
 @shared
